@@ -1,0 +1,82 @@
+// Package pool is where the bytes of layers live: named flat volumes that know nothing of encryption or of maps.
+// The first pool keeps them in local files; another store is one more implementation that passes pooltest.
+package pool
+
+import (
+	"context"
+	"errors"
+)
+
+// BlockSize is the unit in which volumes are sized and holes are made.
+const BlockSize = 4096
+
+var (
+	// ErrNotExist: no volume has that name.
+	ErrNotExist = errors.New("pool: no such volume")
+	// ErrExist: the name is taken.
+	ErrExist = errors.New("pool: volume exists already")
+	// ErrInUse: another opener holds the volume, and it is not fenced.
+	ErrInUse = errors.New("pool: volume is open elsewhere")
+	// ErrLost: this opener was fenced; none of its I/O takes effect any more.
+	ErrLost = errors.New("pool: volume is lost to this opener")
+	// ErrDamaged: the volume is not as it was left (a missing or short file, for instance).
+	ErrDamaged = errors.New("pool: volume is damaged")
+)
+
+// Identity names one opening of a volume, for ever. It goes into the catalog before the first write, so that
+// whoever takes over after a crash can fence it.
+type Identity string
+
+// Space is what a pool has, in bytes.
+type Space struct{ Total, Free int64 }
+
+// Capabilities says what a pool can do, so that nobody finds out by failing.
+type Capabilities struct {
+	// Discard tells that giving back 4 KiB ranges frees space (advice elsewhere).
+	Discard bool
+	// Reserve tells that WriteZeroes with keep set really allocates.
+	Reserve bool
+	// Paths tells that volumes are local files and Segments names them.
+	Paths bool
+}
+
+// Pool makes, opens and deletes volumes. Names are "LAYER/data" and "LAYER/map".
+type Pool interface {
+	Capabilities() Capabilities
+	// Space is what is left; a disk larger than that is allowed and warned about.
+	Space() (Space, error)
+	// Create makes a volume of size bytes that reads as zeros, durably: after it returns it survives a power cut.
+	Create(ctx context.Context, name string, size int64) error
+	// Open opens a volume for reading, and for writing unless readOnly. One opener at a time may write.
+	Open(ctx context.Context, name string, readOnly bool) (Volume, error)
+	// Delete removes a volume durably. Deleting what is not there is ErrNotExist.
+	Delete(ctx context.Context, name string) error
+	// List names every volume, for finding what a crash left behind.
+	List(ctx context.Context) ([]string, error)
+	// Fence returns only when no I/O of that identity can ever take effect again.
+	Fence(ctx context.Context, id Identity) error
+	// Segments are the local files behind a volume, in order, where Capabilities.Paths says so.
+	Segments(name string) ([]string, error)
+}
+
+// Volume is one open volume. Offsets and lengths are any bytes inside it; methods may be called concurrently.
+// Errors wrap a syscall.Errno where the system gave one.
+type Volume interface {
+	Identity() Identity
+	Size() int64
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	// WriteAtSync writes durably: the range, and what is needed to read it back, survives a power cut.
+	WriteAtSync(p []byte, off int64) (int, error)
+	// Flush returns once every write that returned before the call is durable.
+	Flush() error
+	// Discard is advice: the range may read as anything after it, and its space may come back.
+	Discard(off, n int64) error
+	// WriteZeroes is a promise: the range reads as zeros after it. With keep its space is allocated too.
+	WriteZeroes(off, n int64, keep bool) error
+	// Resize grows the volume durably; the new part reads as zeros. Shrinking is refused.
+	Resize(size int64) error
+	// Lost is closed when this opener has been fenced.
+	Lost() <-chan struct{}
+	Close() error
+}
