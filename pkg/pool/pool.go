@@ -34,7 +34,7 @@ type Space struct{ Total, Free int64 }
 type Capabilities struct {
 	// Discard tells that giving back 4 KiB ranges frees space (advice elsewhere).
 	Discard bool
-	// Reserve tells that WriteZeroes with keep set really allocates.
+	// Reserve tells that a write to a reserved range can't run out of space.
 	Reserve bool
 	// Paths tells that volumes are local files and Segments names them.
 	Paths bool
@@ -72,8 +72,9 @@ type Volume interface {
 	Flush() error
 	// Discard is advice: the range may read as anything after it, and its space may come back.
 	Discard(off, n int64) error
-	// WriteZeroes is a promise: the range reads as zeros after it. With keep its space is allocated too.
-	WriteZeroes(off, n int64, keep bool) error
+	// Reserve allocates the space of a range and leaves what it reads as alone. The caller keeps writes to the
+	// range away meanwhile.
+	Reserve(off, n int64) error
 	// Resize grows the volume durably; the new part reads as zeros. Shrinking is refused.
 	Resize(size int64) error
 	// Lost is closed when this opener has been fenced.

@@ -1,0 +1,180 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files is a pool of local files: volume "L/data" is the files DIR/L/data.0000, data.0001, … of at most 1 TiB.
+type Files struct {
+	dir string
+
+	mu   sync.Mutex
+	open map[Identity]*fileVolume
+}
+
+// OpenFiles opens the pool in dir and makes the folder where it is missing.
+func OpenFiles(dir string) (*Files, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("pool: %w", err)
+	}
+	return &Files{dir: dir, open: map[Identity]*fileVolume{}}, nil
+}
+
+// Capabilities of local files.
+func (f *Files) Capabilities() Capabilities {
+	return Capabilities{Discard: true, Reserve: true, Paths: true}
+}
+
+// Space asks the file system.
+func (f *Files) Space() (Space, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(f.dir, &st); err != nil {
+		return Space{}, fmt.Errorf("pool: %s: %w", f.dir, err)
+	}
+	return Space{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
+}
+
+// base is the path of a volume's files without their number.
+func (f *Files) base(name string) (string, error) {
+	layer, vol, ok := strings.Cut(name, "/")
+	if !ok || layer == "" || vol == "" || strings.ContainsAny(vol, "/.") || strings.HasPrefix(layer, ".") {
+		return "", fmt.Errorf("pool: %q is not a volume name (LAYER/PART)", name)
+	}
+	return filepath.Join(f.dir, layer, vol), nil
+}
+
+func segmentPath(base string, i int) string { return fmt.Sprintf("%s.%04d", base, i) }
+
+// Create makes every segment at its full, sparse length and syncs them with their folders.
+func (f *Files) Create(_ context.Context, name string, size int64) error {
+	base, err := f.base(name)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(segmentPath(base, 0)); err == nil {
+		return fmt.Errorf("%w: %s", ErrExist, name)
+	}
+	if err := os.MkdirAll(filepath.Dir(base), 0o700); err != nil {
+		return fmt.Errorf("pool: create %s: %w", name, err)
+	}
+	if err := createSegments(base, 0, size); err != nil {
+		_ = f.remove(base)
+		return fmt.Errorf("pool: create %s: %w", name, err)
+	}
+	return syncDir(f.dir)
+}
+
+// createSegments makes the files from number first on, for a volume of size bytes, and syncs their folder.
+func createSegments(base string, first int, size int64) error {
+	for i := first; i < segments(size); i++ {
+		if err := createSegment(segmentPath(base, i), segmentLen(size, i)); err != nil {
+			return err
+		}
+	}
+	return syncDir(filepath.Dir(base))
+}
+
+// createSegment may find the file there: an earlier try that failed half-way left it.
+func createSegment(path string, length int64) (err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := file.Truncate(length); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+// Delete removes the files, the last first, so that a crash leaves a volume that can be deleted again.
+func (f *Files) Delete(_ context.Context, name string) error {
+	base, err := f.base(name)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(segmentPath(base, 0)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", ErrNotExist, name)
+	}
+	if err := f.remove(base); err != nil {
+		return fmt.Errorf("pool: delete %s: %w", name, err)
+	}
+	return nil
+}
+
+func (f *Files) remove(base string) error {
+	paths, err := filepath.Glob(base + ".[0-9][0-9][0-9][0-9]")
+	if err != nil {
+		return err
+	}
+	slices.Sort(paths)
+	for _, p := range slices.Backward(paths) {
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+	}
+	// The folder goes with its last volume; while it has another this fails, which is as it should be.
+	if os.Remove(filepath.Dir(base)) != nil {
+		return syncDir(filepath.Dir(base))
+	}
+	return syncDir(f.dir)
+}
+
+// List names every volume whose first file is there.
+func (f *Files) List(context.Context) ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(f.dir, "*", "*.0000"))
+	if err != nil {
+		return nil, fmt.Errorf("pool: %w", err)
+	}
+	var names []string
+	for _, p := range paths {
+		rel, err := filepath.Rel(f.dir, strings.TrimSuffix(p, ".0000"))
+		if err != nil {
+			return nil, fmt.Errorf("pool: %w", err)
+		}
+		names = append(names, filepath.ToSlash(rel))
+	}
+	return names, nil
+}
+
+// Segments are the paths of a volume's files.
+func (f *Files) Segments(name string) ([]string, error) {
+	base, err := f.base(name)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := filepath.Glob(base + ".[0-9][0-9][0-9][0-9]")
+	if err != nil || len(paths) == 0 {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrNotExist, name), err)
+	}
+	slices.Sort(paths)
+	for i, p := range paths {
+		if paths[i], err = filepath.Abs(p); err != nil {
+			return nil, fmt.Errorf("pool: %w", err)
+		}
+	}
+	return paths, nil
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) (err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("pool: %w", err)
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("pool: sync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package pool_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/pool/pooltest"
+)
+
+const volume = "0190b5a0-0000-7000-8000-000000000001/data"
+
+func files(t *testing.T) *pool.Files {
+	t.Helper()
+	p, err := pool.OpenFiles(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestFilesIsAPool(t *testing.T) {
+	pooltest.Run(t, func(t *testing.T) pool.Pool { return files(t) })
+}
+
+func TestFilesSegments(t *testing.T) {
+	p := files(t)
+	const size = 3*pool.SegmentSize + 4096
+	if err := p.Create(t.Context(), volume, size); err != nil {
+		t.Fatal(err)
+	}
+	paths, err := p.Segments(volume)
+	if err != nil || len(paths) != 4 {
+		t.Fatalf("segments: %v %v", paths, err)
+	}
+	v, err := p.Open(t.Context(), volume, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	across := bytes.Repeat([]byte("edge"), 2048)
+	at := int64(2*pool.SegmentSize - 4096)
+	if _, err := v.WriteAt(across, at); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(across))
+	if _, err := v.ReadAt(got, at); err != nil || !bytes.Equal(got, across) {
+		t.Fatalf("across a border: %v", err)
+	}
+	last := make([]byte, 4096)
+	file, err := os.Open(paths[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.ReadAt(last, 0); err != nil || !bytes.Equal(last, across[4096:]) {
+		t.Errorf("segment 2 does not begin at its natural offset: %v", err)
+	}
+	if err := v.Resize(5 * pool.SegmentSize); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.WriteAt(across, 5*pool.SegmentSize-8192); err != nil {
+		t.Errorf("write at the new end: %v", err)
+	}
+}
+
+func TestFilesOneWriter(t *testing.T) {
+	p := files(t)
+	if err := p.Create(t.Context(), volume, 4096); err != nil {
+		t.Fatal(err)
+	}
+	v, err := p.Open(t.Context(), volume, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open(t.Context(), volume, false); !errors.Is(err, pool.ErrInUse) {
+		t.Fatalf("second writer: %v", err)
+	}
+	if err := p.Fence(t.Context(), v.Identity()); err != nil {
+		t.Fatal(err)
+	}
+	<-v.Lost()
+	if _, err := v.WriteAt([]byte("x"), 0); !errors.Is(err, pool.ErrLost) {
+		t.Errorf("write after the fence: %v", err)
+	}
+	if err := v.Flush(); !errors.Is(err, pool.ErrLost) {
+		t.Errorf("flush after the fence: %v", err)
+	}
+	again, err := p.Open(t.Context(), volume, false)
+	if err != nil {
+		t.Fatalf("open after the fence: %v", err)
+	}
+	defer again.Close()
+}
+
+func TestFilesFenceOfStrangers(t *testing.T) {
+	p := files(t)
+	if err := p.Fence(t.Context(), "file 00000000-boot 1 12345 X"); err != nil {
+		t.Errorf("an opener of another boot is gone: %v", err)
+	}
+	if err := p.Fence(t.Context(), "nonsense"); err == nil {
+		t.Error("nonsense was fenced")
+	}
+}
+
+func TestFilesDamage(t *testing.T) {
+	const size = 2*pool.SegmentSize + 4096
+	for name, harm := range map[string]func(paths []string) error{
+		"missing middle": func(p []string) error { return os.Remove(p[1]) },
+		"short middle":   func(p []string) error { return os.Truncate(p[1], 100) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := files(t)
+			if err := p.Create(t.Context(), volume, size); err != nil {
+				t.Fatal(err)
+			}
+			paths, err := p.Segments(volume)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := harm(paths); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Open(t.Context(), volume, false); !errors.Is(err, pool.ErrDamaged) {
+				t.Errorf("open: %v", err)
+			}
+		})
+	}
+}
+
+func TestFilesNamesStayInside(t *testing.T) {
+	p := files(t)
+	for _, name := range []string{"", "x", "/x", "x/", "../x", "../x/y", "x/../../y", "x/y.0000", ".hid/x"} {
+		if err := p.Create(t.Context(), name, 4096); err == nil {
+			t.Errorf("%q was taken", name)
+		}
+	}
+}
+
+func TestFilesModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pool")
+	p, err := pool.OpenFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Create(t.Context(), volume, 4096); err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,279 @@
+// Package pooltest holds what shows that a pool keeps its word, and pools that break it on purpose: one that
+// loses power, one that fails where it is told to.
+package pooltest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sort"
+	"sync"
+	"syscall"
+
+	"nbdcrypt/pkg/pool"
+)
+
+// sectorSize is what storage writes whole.
+const sectorSize = 512
+
+// ErrPower is what every operation answers once the power is off.
+var ErrPower = errors.New("pooltest: the power is off")
+
+// Power is a pool in memory that can lose power: of what was not flushed, any sector may come back in any version
+// that it had since its last flush.
+type Power struct {
+	mu      sync.Mutex
+	volumes map[string]*disk
+	left    int // operations until the power goes, negative for never
+	off     bool
+	opens   int
+}
+
+type disk struct {
+	size   int64
+	stable map[int64][]byte   // by sector; absent reads as zeros
+	cached map[int64][][]byte // versions since the last flush, newest last
+}
+
+// NewPower makes an empty pool.
+func NewPower() *Power { return &Power{volumes: map[string]*disk{}, left: -1} }
+
+// CutAfter turns the power off when n more operations were begun.
+func (p *Power) CutAfter(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = n
+}
+
+// Restart turns the power on again. What each unflushed sector holds is drawn from rng.
+func (p *Power) Restart(rng *rand.Rand) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := make([]string, 0, len(p.volumes))
+	for name := range p.volumes {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		p.volumes[name].settle(rng)
+	}
+	p.off, p.left = false, -1
+}
+
+// settle picks for each unflushed sector the old content or one of the newer versions.
+func (d *disk) settle(rng *rand.Rand) {
+	sectors := make([]int64, 0, len(d.cached))
+	for s := range d.cached {
+		sectors = append(sectors, s)
+	}
+	sort.Slice(sectors, func(i, j int) bool { return sectors[i] < sectors[j] })
+	for _, s := range sectors {
+		if pick := rng.IntN(len(d.cached[s]) + 1); pick > 0 {
+			d.stable[s] = d.cached[s][pick-1]
+		}
+	}
+	d.cached = map[int64][][]byte{}
+}
+
+// step counts an operation and answers ErrPower once the power is off. The caller holds mu.
+func (p *Power) step() error {
+	if p.left == 0 {
+		p.off = true
+	}
+	if p.off {
+		return fmt.Errorf("%w (%w)", ErrPower, syscall.EIO)
+	}
+	if p.left > 0 {
+		p.left--
+	}
+	return nil
+}
+
+func (p *Power) Capabilities() pool.Capabilities {
+	return pool.Capabilities{Discard: true, Reserve: true}
+}
+
+func (p *Power) Space() (pool.Space, error) { return pool.Space{Total: 1 << 40, Free: 1 << 40}, nil }
+
+func (p *Power) Create(_ context.Context, name string, size int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return err
+	}
+	if p.volumes[name] != nil {
+		return pool.ErrExist
+	}
+	p.volumes[name] = &disk{size: size, stable: map[int64][]byte{}, cached: map[int64][][]byte{}}
+	return nil
+}
+
+func (p *Power) Open(_ context.Context, name string, _ bool) (pool.Volume, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.volumes[name]
+	if d == nil {
+		return nil, fmt.Errorf("%w: %s", pool.ErrNotExist, name)
+	}
+	p.opens++
+	id := pool.Identity(fmt.Sprintf("power %d", p.opens))
+	return &powered{pool: p, disk: d, id: id, lost: make(chan struct{})}, nil
+}
+
+func (p *Power) Delete(_ context.Context, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.volumes[name] == nil {
+		return pool.ErrNotExist
+	}
+	delete(p.volumes, name)
+	return nil
+}
+
+func (p *Power) List(context.Context) ([]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for name := range p.volumes {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+func (p *Power) Fence(context.Context, pool.Identity) error { return nil }
+
+func (p *Power) Segments(string) ([]string, error) { return nil, nil }
+
+// powered is one opening of a volume of a Power pool.
+type powered struct {
+	pool *Power
+	disk *disk
+	id   pool.Identity
+	lost chan struct{}
+}
+
+func (v *powered) Identity() pool.Identity { return v.id }
+func (v *powered) Lost() <-chan struct{}   { return v.lost }
+func (v *powered) Close() error            { return nil }
+
+func (v *powered) Size() int64 {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	return v.disk.size
+}
+
+func (d *disk) sector(s int64) []byte {
+	if versions := d.cached[s]; len(versions) > 0 {
+		return versions[len(versions)-1]
+	}
+	if b := d.stable[s]; b != nil {
+		return b
+	}
+	return make([]byte, sectorSize)
+}
+
+// begin checks an operation on [off, off+n). The caller holds the pool's lock.
+func (v *powered) begin(off, n int64) error {
+	if off < 0 || n < 0 || off > v.disk.size-n {
+		return fmt.Errorf("pooltest: outside of the volume: %w", syscall.EINVAL)
+	}
+	return v.pool.step()
+}
+
+func (v *powered) ReadAt(p []byte, off int64) (int, error) {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	if err := v.begin(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	for n := 0; n < len(p); {
+		at := off + int64(n)
+		n += copy(p[n:], v.disk.sector(at / sectorSize)[at%sectorSize:])
+	}
+	return len(p), nil
+}
+
+func (v *powered) WriteAt(p []byte, off int64) (int, error) {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	if err := v.begin(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	v.disk.put(p, off)
+	return len(p), nil
+}
+
+// put makes a new version of every sector that p touches.
+func (d *disk) put(p []byte, off int64) {
+	for n := 0; n < len(p); {
+		at := off + int64(n)
+		b := bytes.Clone(d.sector(at / sectorSize))
+		n += copy(b[at%sectorSize:], p[n:])
+		d.cached[at/sectorSize] = append(d.cached[at/sectorSize], b)
+	}
+}
+
+func (v *powered) WriteAtSync(p []byte, off int64) (int, error) {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	if err := v.begin(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	v.disk.put(p, off)
+	for s := off / sectorSize; s <= (off+int64(len(p))-1)/sectorSize; s++ {
+		v.disk.harden(s)
+	}
+	return len(p), nil
+}
+
+func (d *disk) harden(s int64) {
+	if versions := d.cached[s]; len(versions) > 0 {
+		d.stable[s] = versions[len(versions)-1]
+		delete(d.cached, s)
+	}
+}
+
+func (v *powered) Flush() error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	if err := v.pool.step(); err != nil {
+		return err
+	}
+	for s := range v.disk.cached {
+		v.disk.harden(s)
+	}
+	return nil
+}
+
+// Discard punches at once and for ever, the worst that a file system may do.
+func (v *powered) Discard(off, n int64) error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	if err := v.begin(off, n); err != nil {
+		return err
+	}
+	for s := off / sectorSize; s < (off+n)/sectorSize; s++ {
+		delete(v.disk.stable, s)
+		delete(v.disk.cached, s)
+	}
+	return nil
+}
+
+func (v *powered) Reserve(int64, int64) error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	return v.pool.step()
+}
+
+func (v *powered) Resize(size int64) error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	if err := v.pool.step(); err != nil {
+		return err
+	}
+	v.disk.size = max(v.disk.size, size)
+	return nil
+}

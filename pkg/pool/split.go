@@ -1,0 +1,39 @@
+package pool
+
+// SegmentSize is the most that one file of a volume holds.
+const SegmentSize = 1 << 40
+
+// part is the piece of a range that lies in one segment.
+type part struct {
+	segment int
+	off     int64 // in the segment
+	lo, hi  int64 // in the range
+}
+
+// split cuts the range [off, off+n) of a volume at segment borders.
+func split(off, n int64) []part {
+	if n == 0 {
+		return nil
+	}
+	if off/SegmentSize == (off+n-1)/SegmentSize {
+		return []part{{int(off / SegmentSize), off % SegmentSize, 0, n}}
+	}
+	var parts []part
+	for lo := int64(0); lo < n; {
+		at := (off + lo) % SegmentSize
+		hi := min(n, lo+SegmentSize-at)
+		parts = append(parts, part{int((off + lo) / SegmentSize), at, lo, hi})
+		lo = hi
+	}
+	return parts
+}
+
+// segments is the number of files that a volume of size bytes has: at least one.
+func segments(size int64) int {
+	return max(1, int((size+SegmentSize-1)/SegmentSize))
+}
+
+// segmentLen is the length of file i of a volume of size bytes.
+func segmentLen(size int64, i int) int64 {
+	return min(SegmentSize, size-int64(i)*SegmentSize)
+}

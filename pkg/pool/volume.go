@@ -1,0 +1,343 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileVolume is one opening of a volume of files.
+type fileVolume struct {
+	pool *Files
+	name string
+	base string
+	id   Identity
+	ro   bool
+
+	// gate is held shared by every operation, and alone by what ends or resizes the opening.
+	gate sync.RWMutex
+	lost chan struct{}
+	gone error // why operations are refused, nil while the volume is open
+	segs []*segment
+	size atomic.Int64
+}
+
+// segment is one file; dirty tells that it has writes that no sync has covered.
+type segment struct {
+	*os.File
+	dirty atomic.Bool
+}
+
+// Open opens every segment and checks that the files are as Create and Resize leave them.
+func (f *Files) Open(_ context.Context, name string, readOnly bool) (Volume, error) {
+	base, err := f.base(name)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := f.Segments(name)
+	if err != nil {
+		return nil, err
+	}
+	id, err := newIdentity()
+	if err != nil {
+		return nil, err
+	}
+	v := &fileVolume{pool: f, name: name, base: base, id: id, ro: readOnly, lost: make(chan struct{})}
+	if err := v.openAll(paths); err != nil {
+		v.closeAll()
+		return nil, err
+	}
+	f.mu.Lock()
+	f.open[id] = v
+	f.mu.Unlock()
+	return v, nil
+}
+
+func (v *fileVolume) openAll(paths []string) error {
+	for i, path := range paths {
+		if path != mustAbs(segmentPath(v.base, i)) {
+			return fmt.Errorf("%w: %s: segment %d is missing", ErrDamaged, v.name, i)
+		}
+		length, err := v.openSegment(path)
+		if err != nil {
+			return err
+		}
+		if i < len(paths)-1 && length != SegmentSize {
+			return fmt.Errorf("%w: %s has %d bytes instead of %d", ErrDamaged, path, length, int64(SegmentSize))
+		}
+		v.size.Add(length)
+	}
+	return v.lock()
+}
+
+func mustAbs(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	return abs
+}
+
+func (v *fileVolume) openSegment(path string) (int64, error) {
+	mode := os.O_RDWR
+	if v.ro {
+		mode = os.O_RDONLY
+	}
+	file, err := os.OpenFile(path, mode, 0)
+	if err != nil {
+		return 0, fmt.Errorf("pool: %w", err)
+	}
+	v.segs = append(v.segs, &segment{File: file})
+	st, err := file.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("pool: %w", err)
+	}
+	return st.Size(), nil
+}
+
+// lock keeps a second writer away; the kernel drops it with the process.
+func (v *fileVolume) lock() error {
+	how := unix.LOCK_EX
+	if v.ro {
+		how = unix.LOCK_SH
+	}
+	if err := unix.Flock(int(v.segs[0].Fd()), how|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("%w: %s (%w)", ErrInUse, v.name, err)
+	}
+	return nil
+}
+
+func (v *fileVolume) Identity() Identity    { return v.id }
+func (v *fileVolume) Size() int64           { return v.size.Load() }
+func (v *fileVolume) Lost() <-chan struct{} { return v.lost }
+
+// enter begins an operation on [off, off+n); every nil return is followed by leave.
+func (v *fileVolume) enter(off, n int64) error {
+	v.gate.RLock()
+	err := v.gone
+	if err == nil && (off < 0 || n < 0 || off > v.Size()-n) {
+		err = fmt.Errorf("pool: %s: bytes %d to %d are outside of its %d: %w", v.name, off, off+n, v.Size(), unix.EINVAL)
+	}
+	if err != nil {
+		v.gate.RUnlock()
+	}
+	return err
+}
+
+func (v *fileVolume) leave() { v.gate.RUnlock() }
+
+func (v *fileVolume) ReadAt(p []byte, off int64) (int, error) {
+	if err := v.enter(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer v.leave()
+	for _, s := range split(off, int64(len(p))) {
+		n, err := v.segs[s.segment].ReadAt(p[s.lo:s.hi], s.off)
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: %s ends early (%w)", ErrDamaged, v.segs[s.segment].Name(), unix.EIO)
+		}
+		if err != nil {
+			return int(s.lo) + n, fmt.Errorf("pool: %w", err)
+		}
+	}
+	return len(p), nil
+}
+
+func (v *fileVolume) WriteAt(p []byte, off int64) (int, error) {
+	return v.write(p, off, (*segment).WriteAt)
+}
+
+func (v *fileVolume) WriteAtSync(p []byte, off int64) (int, error) {
+	return v.write(p, off, (*segment).writeSync)
+}
+
+func (v *fileVolume) write(p []byte, off int64, do func(*segment, []byte, int64) (int, error)) (int, error) {
+	if err := v.enter(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	defer v.leave()
+	for _, s := range split(off, int64(len(p))) {
+		n, err := do(v.segs[s.segment], p[s.lo:s.hi], s.off)
+		if err != nil {
+			return int(s.lo) + n, fmt.Errorf("pool: %w", err)
+		}
+	}
+	return len(p), nil
+}
+
+// WriteAt marks the segment after the write: a sync that begins in between must not take the mark away.
+func (s *segment) WriteAt(p []byte, off int64) (int, error) {
+	n, err := s.File.WriteAt(p, off)
+	s.dirty.Store(true)
+	return n, err
+}
+
+// writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag.
+func (s *segment) writeSync(p []byte, off int64) (int, error) {
+	for done := 0; done < len(p); {
+		n, err := unix.Pwritev2(int(s.Fd()), [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return s.writeThenSync(p, off)
+		case err != nil:
+			return done, fmt.Errorf("%s: synchronous write: %w", s.Name(), err)
+		}
+		done += n
+	}
+	return len(p), nil
+}
+
+func (s *segment) writeThenSync(p []byte, off int64) (int, error) {
+	n, err := s.WriteAt(p, off)
+	if err == nil {
+		err = unix.Fdatasync(int(s.Fd()))
+	}
+	return n, err
+}
+
+// Flush syncs the segments that were written. A mark is taken before its sync, and put back where that fails.
+func (v *fileVolume) Flush() error {
+	if err := v.enter(0, 0); err != nil {
+		return err
+	}
+	defer v.leave()
+	for _, s := range v.segs {
+		if !s.dirty.Swap(false) {
+			continue
+		}
+		if err := unix.Fdatasync(int(s.Fd())); err != nil {
+			s.dirty.Store(true)
+			return fmt.Errorf("pool: sync %s: %w", s.Name(), err)
+		}
+	}
+	return nil
+}
+
+// Discard punches holes into whole blocks; a file system that can't keeps the space.
+func (v *fileVolume) Discard(off, n int64) error {
+	return v.fallocate(off, n, func(s *segment, off, n int64) error {
+		err := unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Reserve allocates the range.
+func (v *fileVolume) Reserve(off, n int64) error {
+	return v.fallocate(off, n, func(s *segment, off, n int64) error {
+		err := unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return s.rewrite(off, n)
+		}
+		return err
+	})
+}
+
+// rewrite writes what a range reads as over itself, which allocates it on any file system.
+func (s *segment) rewrite(off, n int64) error {
+	buf := make([]byte, min(n, 1<<20))
+	defer clear(buf)
+	for end := off + n; off < end; off += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), end-off)]
+		if _, err := s.ReadAt(buf, off); err != nil {
+			return err
+		}
+		if _, err := s.WriteAt(buf, off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *fileVolume) fallocate(off, n int64, do func(s *segment, off, n int64) error) error {
+	if err := v.enter(off, n); err != nil {
+		return err
+	}
+	defer v.leave()
+	for _, p := range split(off, n) {
+		s := v.segs[p.segment]
+		err := do(s, p.off, p.hi-p.lo)
+		for errors.Is(err, unix.EINTR) {
+			err = do(s, p.off, p.hi-p.lo)
+		}
+		if err != nil {
+			return fmt.Errorf("pool: %s: %w", s.Name(), err)
+		}
+		s.dirty.Store(true)
+	}
+	return nil
+}
+
+// Resize grows the last segment, adds those that are missing, and syncs all of it.
+func (v *fileVolume) Resize(size int64) error {
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	old := v.Size()
+	if v.gone != nil {
+		return v.gone
+	}
+	if size < old {
+		return fmt.Errorf("pool: %s can't shrink from %d to %d: %w", v.name, old, size, unix.EINVAL)
+	}
+	last := len(v.segs) - 1
+	if err := v.segs[last].Truncate(segmentLen(size, last)); err != nil {
+		return fmt.Errorf("pool: grow: %w", err)
+	}
+	if err := v.segs[last].Sync(); err != nil {
+		return fmt.Errorf("pool: grow: %w", err)
+	}
+	if err := createSegments(v.base, last+1, size); err != nil {
+		return fmt.Errorf("pool: grow: %w", err)
+	}
+	for i := last + 1; i < segments(size); i++ {
+		if _, err := v.openSegment(segmentPath(v.base, i)); err != nil {
+			return err
+		}
+	}
+	v.size.Store(size)
+	return nil
+}
+
+// fence waits for what is in flight and refuses the rest.
+func (v *fileVolume) fence() {
+	if v.end(fmt.Errorf("%w: %s (%w)", ErrLost, v.name, unix.EIO)) {
+		close(v.lost)
+	}
+}
+
+func (v *fileVolume) Close() error {
+	v.end(fmt.Errorf("pool: %s is closed: %w", v.name, os.ErrClosed))
+	return nil
+}
+
+// end makes every later operation fail with why, and tells whether it was the first to do so.
+func (v *fileVolume) end(why error) bool {
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	if v.gone != nil {
+		return false
+	}
+	v.gone = why
+	v.closeAll()
+	v.pool.mu.Lock()
+	delete(v.pool.open, v.id)
+	v.pool.mu.Unlock()
+	return true
+}
+
+func (v *fileVolume) closeAll() {
+	for _, s := range v.segs {
+		_ = s.Close() // what mattered was synced by Flush, whose errors are seen
+	}
+}
