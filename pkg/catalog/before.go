@@ -1,0 +1,234 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockedDir is the catalog's directory, held by this process, with the copy beside it.
+type lockedDir struct {
+	path string
+	fd   *os.File
+}
+
+func lockDir(dir string) (*lockedDir, error) {
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	fd, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	if err := unix.Flock(int(fd.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("catalog: %s is open in another process: %w", path, err), fd.Close())
+	}
+	return &lockedDir{path, fd}, nil
+}
+
+func (d *lockedDir) Close() error { return d.fd.Close() }
+
+// before is where the copy lies once it is whole; half is where it is being made or taken away.
+func (d *lockedDir) before() string { return d.path + ".before" }
+func (d *lockedDir) half() string   { return d.path + ".before.part" }
+
+// resume takes up what an earlier Open left: a copy that is still there was never proven needless, so the
+// directory is made from it again.
+func (d *lockedDir) resume() error {
+	if err := os.RemoveAll(d.half()); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	if _, err := os.Stat(d.before()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return d.putBack()
+}
+
+// keepCopy copies the files, durably. They are real copies: Badger cuts a table to nothing before it removes it,
+// which a hard link would feel.
+func (d *lockedDir) keepCopy() error {
+	if _, err := os.Stat(d.before()); err == nil {
+		return nil
+	}
+	if err := os.Mkdir(d.half(), 0o700); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	if err := copyFiles(d.path, d.half()); err != nil {
+		return err
+	}
+	if err := os.Rename(d.half(), d.before()); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	return syncDir(filepath.Dir(d.path))
+}
+
+// putBack makes the directory what the copy is. The copy stays.
+func (d *lockedDir) putBack() error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("catalog: putting back the copy: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(d.path, e.Name())); err != nil {
+			return fmt.Errorf("catalog: putting back the copy: %w", err)
+		}
+	}
+	return copyFiles(d.before(), d.path)
+}
+
+func (d *lockedDir) dropCopy() error {
+	if err := os.Rename(d.before(), d.half()); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	if err := syncDir(filepath.Dir(d.path)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(d.half()); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	return nil
+}
+
+// explain adds to damage the log files that Badger can read only in part, and where the copy is.
+func (d *lockedDir) explain(err error) error {
+	if !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	cut := ""
+	for _, kind := range []string{"*.mem", "*.vlog"} {
+		names, _ := filepath.Glob(filepath.Join(d.before(), kind))
+		for _, name := range names {
+			if at, broken := brokenAt(name); broken {
+				cut += fmt.Sprintf("; %s is unreadable from byte %d on", filepath.Base(name), at)
+			}
+		}
+	}
+	return fmt.Errorf("%w%s; the files of %s are as they were, with a copy in %s", err, cut, d.path, d.before())
+}
+
+// reserve sees to it that there is room, and that the logs which Badger has mapped have their blocks.
+func (d *lockedDir) reserve() error {
+	free, err := freeBytes(d.path)
+	if err != nil {
+		return err
+	}
+	if free < needFree {
+		return fmt.Errorf("catalog: %s: %d MiB are free, %d MiB are needed to change anything: %w",
+			d.path, free>>20, needFree>>20, syscall.ENOSPC)
+	}
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		if err := allocate(filepath.Join(d.path, e.Name())); err != nil {
+			return fmt.Errorf("catalog: reserve space: %w", err)
+		}
+	}
+	return nil
+}
+
+// allocate gives every byte of a file its block, where the file system can. A file that Badger has removed in the
+// meantime needs none.
+func allocate(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Blocks*512 >= st.Size {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer f.Close()
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, st.Size)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func copyFiles(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return fmt.Errorf("catalog: copy: %w", err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if err := copyFile(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return fmt.Errorf("catalog: copy: %w", err)
+		}
+	}
+	return syncDir(to)
+}
+
+// copyFile copies one file and keeps its holes: Badger's logs are mostly that.
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	size, err := copySparse(out, in)
+	if err == nil {
+		err = out.Truncate(size)
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+func copySparse(out io.WriterAt, in io.Reader) (size int64, err error) {
+	buf, zero := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(in, buf)
+		if n > 0 && !bytes.Equal(buf[:n], zero[:n]) {
+			if _, err := out.WriteAt(buf[:n], size); err != nil {
+				return size, err
+			}
+		}
+		size += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return size, nil
+		}
+		if err != nil {
+			return size, err
+		}
+	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	err = d.Sync()
+	if err = errors.Join(err, d.Close()); err != nil {
+		return fmt.Errorf("catalog: sync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,29 @@
+package catalog_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/catalog/catalogtest"
+)
+
+func TestMemory(t *testing.T) {
+	catalogtest.RunStore(t, false, func(*testing.T) catalogtest.Open { return catalog.Memory })
+}
+
+func openAt(t *testing.T, dir string, least uint64) catalog.Store {
+	t.Helper()
+	s, err := catalog.Open(dir, catalog.Options{MinRevision: least})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestBadger(t *testing.T) {
+	catalogtest.RunStore(t, true, func(t *testing.T) catalogtest.Open {
+		dir := filepath.Join(t.TempDir(), "catalog")
+		return func() catalog.Store { return openAt(t, dir, 0) }
+	})
+}
