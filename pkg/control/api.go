@@ -12,6 +12,10 @@ const (
 	QueryProject = "project"
 	// QueryYes is "true" where the caller has confirmed an act that destroys or strands data.
 	QueryYes = "yes"
+	// QueryWait asks RouteJobShow to answer only when the job has ended or its revision is past QueryAfter, at the
+	// latest after that long (Go's duration syntax).
+	QueryWait  = "wait"
+	QueryAfter = "after"
 )
 
 // DefaultProject is the project of a call that names none.
@@ -116,8 +120,6 @@ type DiskCreate struct {
 	Encrypted  *bool  `json:"encrypted,omitempty"`
 	Key        string `json:"key,omitempty"`
 	SectorSize int    `json:"sector_size,omitempty"`
-	Shared     bool   `json:"shared,omitempty"`
-	HideHoles  bool   `json:"hide_holes,omitempty"`
 }
 
 // Disk is what `disk show` prints.
@@ -131,8 +133,6 @@ type Disk struct {
 	Key         *DiskKey     `json:"key"`
 	Status      string       `json:"status"`
 	Source      *DiskSource  `json:"source"`
-	Shared      bool         `json:"shared"`
-	HideHoles   bool         `json:"hide_holes"`
 	Created     time.Time    `json:"created"`
 	Layers      []DiskLayer  `json:"layers"`
 	Attachments []Attachment `json:"attachments"`
@@ -236,10 +236,15 @@ type CheckReport struct {
 
 // Job is a long piece of work. A call that starts one answers 202 with it; RouteJobShow follows it.
 type Job struct {
-	ID       string    `json:"id"`
-	Verb     string    `json:"verb"`
-	Resource string    `json:"resource"`
-	Project  string    `json:"project"`
+	ID       string `json:"id"`
+	Verb     string `json:"verb"`
+	Resource string `json:"resource"`
+	Project  string `json:"project"`
+	// Request is the id of the call that started the job: the same call sent again gives the same job.
+	Request string `json:"request"`
+	By      string `json:"by"`
+	// Revision counts the news of the job, from 1.
+	Revision uint64    `json:"revision"`
 	State    string    `json:"state"`
 	Done     int64     `json:"done"`
 	Total    int64     `json:"total"`

@@ -1,0 +1,56 @@
+package control
+
+import "encoding/json"
+
+// Scripts walk over lists; a list that nothing was put in is [], never null. The methods below hold that on both
+// ends, in what the daemon answers and in what a command prints.
+
+// List is s, or an empty list in place of none.
+func List[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+// MarshalJSON writes s without a null list.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type plain Status
+	s.Warnings = List(s.Warnings)
+	return json.Marshal(plain(s))
+}
+
+// MarshalJSON writes d without a null list.
+func (d Disk) MarshalJSON() ([]byte, error) {
+	type plain Disk
+	d.Layers, d.Attachments = List(d.Layers), List(d.Attachments)
+	return json.Marshal(plain(d))
+}
+
+// MarshalJSON writes l without a null list.
+func (l DiskLayer) MarshalJSON() ([]byte, error) {
+	type plain DiskLayer
+	l.Segments = List(l.Segments)
+	return json.Marshal(plain(l))
+}
+
+// MarshalJSON writes a without a null list.
+func (a Attachment) MarshalJSON() ([]byte, error) {
+	type plain Attachment
+	a.Allow = List(a.Allow)
+	return json.Marshal(plain(a))
+}
+
+// MarshalJSON writes e without a null list.
+func (e Escrow) MarshalJSON() ([]byte, error) {
+	type plain Escrow
+	e.Layers = List(e.Layers)
+	return json.Marshal(plain(e))
+}
+
+// MarshalJSON writes r without a null list.
+func (r CheckReport) MarshalJSON() ([]byte, error) {
+	type plain CheckReport
+	r.Findings = List(r.Findings)
+	return json.Marshal(plain(r))
+}
