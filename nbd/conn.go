@@ -1,0 +1,107 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// finishTime is how long the last replies may take once a connection is asked to end.
+	finishTime = time.Second
+	// maxComplaints bounds what one connection can write into the log.
+	maxComplaints = 16
+)
+
+// conn is one client's connection through its whole life: handshake, transmission, end.
+type conn struct {
+	server *Server
+	nc     net.Conn
+	peer   Peer
+	log    *slog.Logger
+	in     *source
+
+	// noZeroes is what the client asked for in the greeting.
+	noZeroes   bool
+	complaints atomic.Int32
+
+	mu        sync.Mutex
+	finishing bool
+}
+
+func newConn(s *Server, nc net.Conn, peer Peer) *conn {
+	return &conn{
+		server: s,
+		nc:     nc,
+		peer:   peer,
+		log:    s.log.With("uid", peer.UID, "pid", peer.PID),
+		in:     newSource(nc),
+	}
+}
+
+// serve runs the connection to its end.
+func (c *conn) serve(ctx context.Context) {
+	defer c.nc.Close()
+	defer c.in.wipe()
+	if err := c.converse(ctx); err != nil && !isEnd(err) {
+		c.complain("connection ended", err)
+	}
+}
+
+// converse is the handshake and, where that opened an export, the transmission phase.
+func (c *conn) converse(ctx context.Context) (err error) {
+	defer rescue(&err)
+	export, err := c.handshake(ctx)
+	if export == nil || err != nil {
+		return err
+	}
+	defer export.part(c)
+	c.lift()
+	c.log.Debug("export opened", "export", export.name)
+	return newSession(c, export).run()
+}
+
+// lift ends the time limit of the handshake; a connection that is asked to end keeps its own.
+func (c *conn) lift() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.finishing {
+		c.nc.SetDeadline(time.Time{})
+	}
+}
+
+// finish ends the connection in good order: no request is read any more, those that were are answered.
+func (c *conn) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finishing = true
+	c.nc.SetReadDeadline(time.Unix(1, 0))
+	c.nc.SetWriteDeadline(time.Now().Add(finishTime))
+}
+
+// cut ends the connection at once.
+func (c *conn) cut() { c.nc.Close() }
+
+// complain logs, up to a point: a client chooses how often things go wrong.
+func (c *conn) complain(what string, err error, args ...any) {
+	if c.complaints.Add(1) <= maxComplaints {
+		c.log.Warn("nbd: "+what, append(args, "err", err)...)
+	}
+}
+
+// isEnd tells an ordinary end of a connection: the client left, or we asked it to.
+func isEnd(err error) bool {
+	for _, end := range []error{io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}

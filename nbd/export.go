@@ -1,0 +1,141 @@
+package nbd
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"nbdcrypt/nbd/internal/wire"
+)
+
+// lingerTime is how long the connections of a drained export live on, so that clients hear ESHUTDOWN and not a reset.
+const lingerTime = 5 * time.Second
+
+// Options are an export's settings.
+type Options struct {
+	ReadOnly    bool
+	Description string
+}
+
+// Export is a device under a name, for as long as one attachment lasts. All its connections are one fsync domain
+// (spec item 15). It ends with Drain and does not start again: the next attachment is a new Export.
+type Export struct {
+	name    string
+	options Options
+	device  abilities
+	gate    *gate
+	memory  buffers
+	linger  time.Duration
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+// NewExport makes an export that answers requests until Drain.
+func NewExport(name string, dev Device, options Options) *Export {
+	return &Export{
+		name:    name,
+		options: options,
+		device:  abilitiesOf(dev),
+		gate:    newGate(),
+		linger:  lingerTime,
+		conns:   make(map[*conn]struct{}),
+	}
+}
+
+// Name is the export's canonical name.
+func (e *Export) Name() string { return e.name }
+
+// Clients is how many connections have the export open.
+func (e *Export) Clients() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.conns)
+}
+
+// Drain refuses new requests with ESHUTDOWN and waits for the device calls in progress. Once it returned nil no
+// goroutine touches the device again, and the caller may sync it and wipe its key; buffers that carried plaintext
+// are wiped, save those of replies that are still being sent, which are wiped when they have left. The connections
+// end a few seconds later. After an error Drain may be called again.
+func (e *Export) Drain(ctx context.Context) error {
+	e.refuseNew()
+	select {
+	case <-e.gate.empty:
+		e.memory.close()
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("nbd: draining export %q: %w", e.name, ctx.Err())
+	}
+}
+
+// refuseNew shuts the gate, once, and sets the time at which the connections end.
+func (e *Export) refuseNew() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gate.isShut() {
+		return
+	}
+	e.gate.shut()
+	if len(e.conns) > 0 {
+		time.AfterFunc(e.linger, func() { e.each((*conn).finish) })
+	}
+}
+
+// Close refuses new requests and cuts every connection of the export at once.
+func (e *Export) Close() {
+	e.refuseNew()
+	e.each((*conn).cut)
+}
+
+func (e *Export) each(act func(*conn)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.conns {
+		act(c)
+	}
+}
+
+// join counts c in; false means that the export is on its way out.
+func (e *Export) join(c *conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gate.isShut() {
+		return false
+	}
+	e.conns[c] = struct{}{}
+	return true
+}
+
+// part counts c out. An export without clients keeps no memory.
+func (e *Export) part(c *conn) {
+	e.mu.Lock()
+	delete(e.conns, c)
+	left := len(e.conns)
+	e.mu.Unlock()
+	if left == 0 {
+		e.memory.wipe()
+	}
+}
+
+// flags are the transmission flags: only what works (spec item 22).
+func (e *Export) flags() uint16 {
+	flags := wire.HasFlags | wire.SendFlush | wire.SendFUA | wire.CanMultiConn
+	if e.options.ReadOnly {
+		return flags | wire.ReadOnly
+	}
+	if e.device.trimmer != nil {
+		flags |= wire.SendTrim
+	}
+	return flags | wire.SendWriteZeroes
+}
+
+// size asks the device, unless it is gone already.
+func (e *Export) size() (size int64, err error) {
+	if !e.gate.enter() {
+		return 0, ErrShutdown
+	}
+	defer e.gate.leave()
+	defer rescue(&err)
+	return e.device.Size()
+}

@@ -1,0 +1,107 @@
+package nbd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"nbdcrypt/nbd/internal/wire"
+)
+
+const (
+	// maxOptions in one session: enough to ask about every export of a full server, not enough to keep it busy.
+	maxOptions = 1024
+	// maxOptionData is the longest INFO or GO that means anything: a name and every information request there is.
+	maxOptionData = 4 + wire.MaxString + 2 + 2*65535
+)
+
+var errTooManyOptions = errors.New("nbd: too many options in one handshake")
+
+// option is one option of a handshake, with its data still to be read.
+type option struct {
+	conn *conn
+	wire.Option
+}
+
+// handshake is fixed newstyle (spec items 1 to 9). It returns the export that the client has opened and joined, or
+// nil where the session ends in good order without one.
+func (c *conn) handshake(ctx context.Context) (*Export, error) {
+	c.nc.SetDeadline(time.Now().Add(c.server.handshakeTime))
+	ctx, cancel := context.WithTimeout(ctx, c.server.handshakeTime)
+	defer cancel()
+	if err := c.greet(); err != nil {
+		return nil, err
+	}
+	for range maxOptions {
+		opt, err := c.readOption()
+		if err != nil {
+			return nil, err
+		}
+		export, done, err := c.answer(ctx, opt)
+		if done || err != nil {
+			return export, err
+		}
+	}
+	return nil, errTooManyOptions
+}
+
+// greet sends the server's flags and judges the client's: one that is unknown or was not offered ends the session
+// (spec item 1).
+func (c *conn) greet() error {
+	const offered = wire.FlagFixedNewstyle | wire.FlagNoZeroes
+	hello := binary.BigEndian.AppendUint64(nil, wire.MagicOldstyle)
+	hello = binary.BigEndian.AppendUint64(hello, wire.MagicOption)
+	hello = binary.BigEndian.AppendUint16(hello, offered)
+	if _, err := c.nc.Write(hello); err != nil {
+		return fmt.Errorf("nbd: greeting: %w", err)
+	}
+	var answer [4]byte
+	if err := c.in.read(answer[:]); err != nil {
+		return fmt.Errorf("nbd: client flags: %w", err)
+	}
+	flags := binary.BigEndian.Uint32(answer[:])
+	if flags&^uint32(offered) != 0 {
+		return fmt.Errorf("nbd: client flags %#x were not offered", flags)
+	}
+	c.noZeroes = flags&uint32(wire.FlagNoZeroes) != 0
+	return nil
+}
+
+func (c *conn) readOption() (option, error) {
+	var head [wire.OptionSize]byte
+	if err := c.in.read(head[:]); err != nil {
+		return option{}, fmt.Errorf("nbd: option: %w", err)
+	}
+	opt, ok := wire.DecodeOption(&head)
+	if !ok {
+		return option{}, errors.New("nbd: option: wrong magic number")
+	}
+	return option{c, opt}, nil
+}
+
+// answer deals with one option; done ends the handshake. During shutdown all but ABORT is refused, and EXPORT_NAME,
+// which has no error reply, ends the session (spec items 4 and 9).
+func (c *conn) answer(ctx context.Context, opt option) (export *Export, done bool, err error) {
+	if c.server.quiet.Load() && opt.ID != wire.OptAbort && opt.ID != wire.OptExportName {
+		return nil, false, opt.refuse(wire.RepErrShutdown, "the server is shutting down")
+	}
+	switch opt.ID {
+	case wire.OptExportName:
+		export, err = opt.exportName(ctx)
+		return export, true, err
+	case wire.OptAbort:
+		return nil, true, opt.abort()
+	case wire.OptList:
+		return nil, false, opt.list(ctx)
+	case wire.OptInfo:
+		return nil, false, opt.info(ctx)
+	case wire.OptGo:
+		export, err = opt.open(ctx)
+		return export, export != nil, err
+	case wire.OptStartTLS, wire.OptStructuredReply:
+		return nil, false, opt.withoutData()
+	}
+	return nil, false, opt.refuse(wire.RepErrUnsup, "option is not supported")
+}

@@ -1,0 +1,43 @@
+package nbd
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"nbdcrypt/nbd/internal/wire"
+)
+
+// exportName opens an export for a client that negotiates nothing. There is no error reply, so what fails ends the
+// session (spec item 4); the answer is padded unless the client asked not to (spec item 2).
+func (o option) exportName(ctx context.Context) (*Export, error) {
+	if o.Length > wire.MaxString {
+		return nil, fmt.Errorf("nbd: export name of %d bytes", o.Length)
+	}
+	name, err := o.data()
+	if err != nil {
+		return nil, err
+	}
+	if !wire.ValidString(name) {
+		return nil, fmt.Errorf("nbd: export name %q is not a string", name)
+	}
+	export, size, refused := o.find(ctx, string(name))
+	if refused != 0 || !export.join(o.conn) {
+		return nil, nil
+	}
+	if err := o.openUnasked(export, size); err != nil {
+		export.part(o.conn)
+		return nil, err
+	}
+	return export, nil
+}
+
+// openUnasked tells size and flags.
+func (o option) openUnasked(export *Export, size int64) error {
+	answer := binary.BigEndian.AppendUint64(nil, uint64(size))
+	answer = binary.BigEndian.AppendUint16(answer, export.flags())
+	if !o.conn.noZeroes {
+		answer = append(answer, make([]byte, wire.ExportNamePadded)...)
+	}
+	return o.send(answer)
+}

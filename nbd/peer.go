@@ -1,0 +1,41 @@
+package nbd
+
+import (
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Peer is who is at the other end. Over a unix socket the kernel names the user; Name is for who is known by a
+// certificate and not by a uid.
+type Peer struct {
+	UID, GID uint32
+	PID      int32
+	Name     string
+}
+
+// PeerOf asks the kernel who connected. A connection that has no peer credentials is an error and not a Peer: the
+// zero value would be root.
+func PeerOf(conn net.Conn) (Peer, error) {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return Peer{}, fmt.Errorf("nbd: peer of a %s connection is not known", conn.LocalAddr().Network())
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return Peer{}, fmt.Errorf("nbd: peer credentials: %w", err)
+	}
+	var cred *unix.Ucred
+	var asked error
+	err = raw.Control(func(fd uintptr) {
+		cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err == nil {
+		err = asked
+	}
+	if err != nil {
+		return Peer{}, fmt.Errorf("nbd: peer credentials: %w", err)
+	}
+	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+}

@@ -1,0 +1,118 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// handshakeTime is what a handshake may take (spec item 8).
+	handshakeTime = 10 * time.Second
+	// maxConnections of a server, and of one user who is not root: nobody takes them all.
+	maxConnections     = 1024
+	maxUserConnections = 512
+	// acceptPause is how long a listener waits when the system has no descriptors left.
+	acceptPause = 50 * time.Millisecond
+)
+
+// Server serves exports on any number of listeners.
+type Server struct {
+	exports       Exports
+	log           *slog.Logger
+	handshakeTime time.Duration
+	limit         int
+	userLimit     int
+	quiet         atomic.Bool
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	users     map[uint32]int
+	closed    bool
+	ended     chan struct{}
+}
+
+// NewServer makes a server of what exports holds.
+func NewServer(exports Exports, log *slog.Logger) *Server {
+	return &Server{
+		exports:       exports,
+		log:           log,
+		handshakeTime: handshakeTime,
+		limit:         maxConnections,
+		userLimit:     maxUserConnections,
+		listeners:     make(map[net.Listener]struct{}),
+		conns:         make(map[*conn]struct{}),
+		users:         make(map[uint32]int),
+		ended:         make(chan struct{}),
+	}
+}
+
+// Serve accepts on l until ctx ends or Shutdown, then returns nil; it closes l. Connections outlive ctx: Shutdown
+// ends them.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	if !s.listen(l) {
+		l.Close()
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	defer s.unlisten(l)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			s.welcome(context.WithoutCancel(ctx), nc)
+		case ctx.Err() != nil || s.isClosed():
+			return nil
+		case !isPassing(err):
+			return fmt.Errorf("nbd: accepting: %w", err)
+		default:
+			s.log.Warn("nbd: accepting", "err", err)
+			pause(ctx)
+		}
+	}
+}
+
+// isPassing tells an error of accept that is gone when some connection has ended.
+func isPassing(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EINTR, syscall.EPROTO} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(acceptPause):
+	}
+}
+
+// welcome starts a connection, or closes it where there are too many or nobody knows whose it is.
+func (s *Server) welcome(ctx context.Context, nc net.Conn) {
+	peer, err := PeerOf(nc)
+	if err != nil {
+		s.log.Warn("nbd: connection refused", "err", err)
+		nc.Close()
+		return
+	}
+	c := newConn(s, nc, peer)
+	if !s.admit(c) {
+		nc.Close()
+		return
+	}
+	go func() {
+		defer s.dismiss(c)
+		c.serve(ctx)
+	}()
+}
