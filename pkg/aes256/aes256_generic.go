@@ -59,15 +59,15 @@ func invMixColumn(w uint32) uint32 {
 
 // EncryptColumns encrypts a block that is held in registers; for modes that combine blocks with something else on the way.
 func (b *Block) EncryptColumns(s0, s1, s2, s3 uint32) (uint32, uint32, uint32, uint32) {
-	keys := &b.s.enc
+	keys, t := &b.s.enc, &te
 	k := &keys[0]
 	s0, s1, s2, s3 = s0^k[0], s1^k[1], s2^k[2], s3^k[3]
 	for r := 1; r < rounds; r++ {
 		k := &keys[r]
-		t0 := te[0][byte(s0)] ^ te[1][byte(s1>>8)] ^ te[2][byte(s2>>16)] ^ te[3][s3>>24] ^ k[0]
-		t1 := te[0][byte(s1)] ^ te[1][byte(s2>>8)] ^ te[2][byte(s3>>16)] ^ te[3][s0>>24] ^ k[1]
-		t2 := te[0][byte(s2)] ^ te[1][byte(s3>>8)] ^ te[2][byte(s0>>16)] ^ te[3][s1>>24] ^ k[2]
-		t3 := te[0][byte(s3)] ^ te[1][byte(s0>>8)] ^ te[2][byte(s1>>16)] ^ te[3][s2>>24] ^ k[3]
+		t0 := t[0][byte(s0)] ^ t[1][byte(s1>>8)] ^ t[2][byte(s2>>16)] ^ t[3][s3>>24] ^ k[0]
+		t1 := t[0][byte(s1)] ^ t[1][byte(s2>>8)] ^ t[2][byte(s3>>16)] ^ t[3][s0>>24] ^ k[1]
+		t2 := t[0][byte(s2)] ^ t[1][byte(s3>>8)] ^ t[2][byte(s0>>16)] ^ t[3][s1>>24] ^ k[2]
+		t3 := t[0][byte(s3)] ^ t[1][byte(s0>>8)] ^ t[2][byte(s1>>16)] ^ t[3][s2>>24] ^ k[3]
 		s0, s1, s2, s3 = t0, t1, t2, t3
 	}
 	k = &keys[rounds]
@@ -77,15 +77,15 @@ func (b *Block) EncryptColumns(s0, s1, s2, s3 uint32) (uint32, uint32, uint32, u
 
 // DecryptColumns is the inverse of EncryptColumns; InvShiftRows takes its rows from the columns in the other order.
 func (b *Block) DecryptColumns(s0, s1, s2, s3 uint32) (uint32, uint32, uint32, uint32) {
-	keys := &b.s.dec
+	keys, t := &b.s.dec, &td
 	k := &keys[0]
 	s0, s1, s2, s3 = s0^k[0], s1^k[1], s2^k[2], s3^k[3]
 	for r := 1; r < rounds; r++ {
 		k := &keys[r]
-		t0 := td[0][byte(s0)] ^ td[1][byte(s3>>8)] ^ td[2][byte(s2>>16)] ^ td[3][s1>>24] ^ k[0]
-		t1 := td[0][byte(s1)] ^ td[1][byte(s0>>8)] ^ td[2][byte(s3>>16)] ^ td[3][s2>>24] ^ k[1]
-		t2 := td[0][byte(s2)] ^ td[1][byte(s1>>8)] ^ td[2][byte(s0>>16)] ^ td[3][s3>>24] ^ k[2]
-		t3 := td[0][byte(s3)] ^ td[1][byte(s2>>8)] ^ td[2][byte(s1>>16)] ^ td[3][s0>>24] ^ k[3]
+		t0 := t[0][byte(s0)] ^ t[1][byte(s3>>8)] ^ t[2][byte(s2>>16)] ^ t[3][s1>>24] ^ k[0]
+		t1 := t[0][byte(s1)] ^ t[1][byte(s0>>8)] ^ t[2][byte(s3>>16)] ^ t[3][s2>>24] ^ k[1]
+		t2 := t[0][byte(s2)] ^ t[1][byte(s1>>8)] ^ t[2][byte(s0>>16)] ^ t[3][s3>>24] ^ k[2]
+		t3 := t[0][byte(s3)] ^ t[1][byte(s2>>8)] ^ t[2][byte(s1>>16)] ^ t[3][s0>>24] ^ k[3]
 		s0, s1, s2, s3 = t0, t1, t2, t3
 	}
 	k = &keys[rounds]
