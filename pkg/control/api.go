@@ -64,7 +64,7 @@ type Status struct {
 	PoolFree  int64     `json:"pool_free"`
 	Warnings  []string  `json:"warnings"`
 	// Keys is filled where QueryKeys is "true".
-	Keys []HeldKey `json:"keys,omitempty"`
+	Keys []HeldKey `json:"keys,omitzero"`
 }
 
 // QueryKeys asks RouteStatus for the keys in memory.

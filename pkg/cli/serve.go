@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"net/url"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// ServeOptions are what the daemon is started with, every default resolved and every path absolute.
+type ServeOptions struct {
+	State   string
+	Run     string
+	Pool    string
+	RootKey string
+	Region  string
+	// Listen are more places to serve NBD at than the socket in Run, as URIs.
+	Listen []string
+}
+
+func (a *app) serve() *cobra.Command {
+	var given ServeOptions
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the daemon, in the foreground",
+		Long: `Run the daemon until SIGTERM or SIGINT, which detach every disk in good order. It prints one line,
+"ready nbd+unix:///?socket=PATH", on stdout once it accepts; everything else goes to stderr.
+
+The root key file is made on first use. Without it nothing in the state directory can ever be opened: back it up.`,
+		Example: `  nbdcrypt serve
+  nbdcrypt serve --state /srv/nbdcrypt --root-key /etc/nbdcrypt/root.key --region north`,
+		Args: wants(),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			options, err := a.serveOptions(cmd, given)
+			if err != nil {
+				return err
+			}
+			return a.hooks.Serve(cmd.Context(), options, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		}),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&given.State, "state", "", "metadata, keys and layers (default $NBDCRYPT_STATE, /var/lib/nbdcrypt or $XDG_STATE_HOME/nbdcrypt)")
+	flags.StringVar(&given.Pool, "pool", "", "where layers lie (default pool/ in the state directory)")
+	flags.StringVar(&given.RootKey, "root-key", "", "the root key file (default $NBDCRYPT_ROOT_KEY, /etc/nbdcrypt/root.key or $XDG_CONFIG_HOME/nbdcrypt/root.key)")
+	flags.StringVar(&given.Region, "region", "local", "the region that grants and keys belong to")
+	flags.StringArrayVar(&given.Listen, "listen", nil, "serve NBD at this URI too (may be repeated)")
+	for _, name := range []string{"state", "pool", "root-key"} {
+		_ = cmd.MarkFlagFilename(name) // the flags exist: it can't fail
+	}
+	return cmd
+}
+
+func (a *app) serveOptions(cmd *cobra.Command, o ServeOptions) (ServeOptions, error) {
+	var err error
+	for _, p := range []struct {
+		place place
+		flag  string
+		into  *string
+	}{{statePlace(), o.State, &o.State}, {runPlace(), a.run, &o.Run}, {rootKeyPlace(), o.RootKey, &o.RootKey}} {
+		if *p.into, err = a.hooks.Env.path(p.place, p.flag); err != nil {
+			return o, err
+		}
+	}
+	if o.Pool == "" {
+		o.Pool = filepath.Join(o.State, "pool")
+	}
+	if o.Pool, err = filepath.Abs(o.Pool); err != nil {
+		return o, err
+	}
+	if o.Region == "" {
+		return o, usage(cmd, "--region is empty")
+	}
+	for _, at := range o.Listen {
+		if uri, err := url.Parse(at); err != nil || uri.Scheme == "" {
+			return o, usage(cmd, "--listen %q is not a URI", at)
+		}
+	}
+	return o, nil
+}

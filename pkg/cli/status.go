@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"nbdcrypt/pkg/control"
+)
+
+func (a *app) status() *cobra.Command {
+	var keys bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show the daemon: where it keeps things and what is attached",
+		Long: `Show the daemon's directories and sockets, how many disks it has and how key memory is protected. With --keys also which
+keys are in memory now, never the keys themselves.`,
+		Example: "  nbdcrypt status\n  nbdcrypt status --keys --json",
+		Args:    wants(),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			s, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (control.Status, error) { return c.Status(ctx, keys) })
+			if err != nil {
+				return err
+			}
+			if keys {
+				s.Keys = control.List(s.Keys)
+			}
+			a.warn(cmd, s.Warnings)
+			return a.result(cmd, s, func(w io.Writer) { printStatus(w, s) })
+		}),
+	}
+	cmd.Flags().BoolVar(&keys, "keys", false, "also list the keys that are in memory")
+	return cmd
+}
+
+func printStatus(w io.Writer, s control.Status) {
+	table(w, func(t io.Writer) {
+		fmt.Fprintf(t, "daemon\t%s, process %d, since %s\n", s.Version, s.PID, moment(s.Started))
+		fmt.Fprintf(t, "region\t%s\n", s.Region)
+		fmt.Fprintf(t, "state\t%s\n", s.State)
+		fmt.Fprintf(t, "pool\t%s, %s free\n", s.Pool, humanSize(s.PoolFree))
+		fmt.Fprintf(t, "root key\t%s%s\n", s.RootKey, map[bool]string{true: ", not open: the store is locked"}[s.Locked])
+		fmt.Fprintf(t, "control\t%s\n", s.Control)
+		fmt.Fprintf(t, "nbd\t%s\n", s.NBD)
+		fmt.Fprintf(t, "disks\t%d, %d attached\n", s.Disks, s.Attached)
+		fmt.Fprintf(t, "key memory\t%s, %s, %d of %d bytes\n", s.KeyMemory.Kind, count(s.KeyMemory.Keys, "key", "keys"), s.KeyMemory.Used, s.KeyMemory.Limit)
+	})
+	switch {
+	case s.Keys == nil:
+	case len(s.Keys) == 0:
+		fmt.Fprintln(w, "\nNo key is in memory.")
+	default:
+		fmt.Fprintln(w)
+		table(w, func(t io.Writer) {
+			fmt.Fprintln(t, "KIND\tID\tFOR\tSINCE")
+			for _, k := range s.Keys {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", k.Kind, k.ID, k.For, moment(k.Since))
+			}
+		})
+	}
+}
