@@ -16,7 +16,7 @@ type mapper struct {
 // zeros or another key of this process, not whatever the Go heap maps at the address next.
 type arena struct {
 	mu     sync.Mutex
-	mapper []mapper // by preference; what a chunk could be made with stays
+	mapper []mapper // by preference; the first one that works makes all chunks
 	chunks []*chunk
 	cells  int
 	keys   int
@@ -67,8 +67,8 @@ func (a *arena) find(cells int) (*chunk, int) {
 	return nil, 0
 }
 
-// grow maps one more chunk. A mapper that the kernel does not have is dropped for good; one that met the limit is not, since
-// the next would meet the same limit.
+// grow maps one more chunk. A mapper that the kernel does not have is dropped; one that met the limit is not, since the next
+// would meet the same limit, nor one that has worked before: keys never go to lesser memory than Stats has told.
 func (a *arena) grow() (*chunk, error) {
 	a.once.Do(raiseLimit)
 	for {
@@ -82,7 +82,7 @@ func (a *arena) grow() (*chunk, error) {
 			return nil, fmt.Errorf("%w: %s (%w); detach disks or raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= of systemd)",
 				ErrFull, a.level(), err)
 		}
-		if len(a.mapper) == 1 {
+		if len(a.mapper) == 1 || len(a.chunks) > 0 {
 			return nil, err
 		}
 		a.mapper = a.mapper[1:]
@@ -90,11 +90,11 @@ func (a *arena) grow() (*chunk, error) {
 }
 
 func (a *arena) level() string {
-	limit := "without a limit"
+	limit := "no limit"
 	if n := lockLimit(); n > 0 {
-		limit = fmt.Sprintf("of %d that may be locked", n)
+		limit = fmt.Sprintf("a limit of %d", n)
 	}
-	return fmt.Sprintf("%d bytes used in %d chunks of %d, %s", a.cells*cellSize, len(a.chunks), chunkSize, limit)
+	return fmt.Sprintf("%d bytes in keys, %d locked, %s", a.cells*cellSize, len(a.chunks)*chunkSize, limit)
 }
 
 // release wipes first: the cells are another key's as soon as they are free.

@@ -83,7 +83,7 @@ func (k *Key) Destroy() {
 // Usage is what Stats reports.
 type Usage struct {
 	Kind  string // "memfd_secret" or "locked memory"; empty before the first key
-	Used  int64  // bytes held by keys
+	Used  int64  // bytes held by keys, in cells of 64
 	Limit int64  // bytes that the process may lock; 0 when nothing limits it
 	Keys  int
 }
