@@ -70,6 +70,9 @@ type Volume interface {
 	WriteAtSync(p []byte, off int64) (int, error)
 	// Flush returns once every write that returned before the call is durable.
 	Flush() error
+	// Settle makes durable what earlier openers left in caches and, where drop is set, empties the caches, so that
+	// what is read from then on is what is stored and not what a failed sync left behind.
+	Settle(drop bool) error
 	// Discard is advice: the range may read as anything after it, and its space may come back.
 	Discard(off, n int64) error
 	// Reserve allocates the space of a range and leaves what it reads as alone. The caller keeps writes to the

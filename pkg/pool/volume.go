@@ -33,6 +33,12 @@ type fileVolume struct {
 type segment struct {
 	*os.File
 	dirty atomic.Bool
+
+	// syncer is a second descriptor for synchronous writes: Linux reports a writeback error once to each descriptor,
+	// and a flush must not miss one because a synchronous write was told of it.
+	syncOnce sync.Once
+	syncer   *os.File
+	syncErr  error
 }
 
 // Open opens every segment and checks that the files are as Create and Resize leave them.
@@ -181,8 +187,12 @@ func (s *segment) WriteAt(p []byte, off int64) (int, error) {
 
 // writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag.
 func (s *segment) writeSync(p []byte, off int64) (int, error) {
+	s.syncOnce.Do(func() { s.syncer, s.syncErr = os.OpenFile(s.Name(), os.O_RDWR, 0) })
+	if s.syncErr != nil {
+		return 0, s.syncErr
+	}
 	for done := 0; done < len(p); {
-		n, err := unix.Pwritev2(int(s.Fd()), [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
+		n, err := unix.Pwritev2(int(s.syncer.Fd()), [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -197,11 +207,31 @@ func (s *segment) writeSync(p []byte, off int64) (int, error) {
 }
 
 func (s *segment) writeThenSync(p []byte, off int64) (int, error) {
-	n, err := s.WriteAt(p, off)
+	n, err := s.syncer.WriteAt(p, off)
 	if err == nil {
-		err = unix.Fdatasync(int(s.Fd()))
+		err = unix.Fdatasync(int(s.syncer.Fd()))
 	}
 	return n, err
+}
+
+// Settle syncs every segment, dirty to us or not. Only clean pages can be dropped, hence the order.
+func (v *fileVolume) Settle(drop bool) error {
+	if err := v.enter(0, 0); err != nil {
+		return err
+	}
+	defer v.leave()
+	for _, s := range v.segs {
+		if err := unix.Fdatasync(int(s.Fd())); err != nil {
+			return fmt.Errorf("pool: sync %s: %w", s.Name(), err)
+		}
+		if !drop {
+			continue
+		}
+		if err := unix.Fadvise(int(s.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+			return fmt.Errorf("pool: drop the cache of %s: %w", s.Name(), err)
+		}
+	}
+	return nil
 }
 
 // Flush syncs the segments that were written. A mark is taken before its sync, and put back where that fails.
@@ -339,5 +369,8 @@ func (v *fileVolume) end(why error) bool {
 func (v *fileVolume) closeAll() {
 	for _, s := range v.segs {
 		_ = s.Close() // what mattered was synced by Flush, whose errors are seen
+		if s.syncer != nil {
+			_ = s.syncer.Close()
+		}
 	}
 }

@@ -29,6 +29,7 @@ type Power struct {
 	left    int // operations until the power goes, negative for never
 	off     bool
 	opens   int
+	epoch   int // restarts up to now; what was open before one stays dead
 }
 
 type disk struct {
@@ -47,7 +48,8 @@ func (p *Power) CutAfter(n int) {
 	p.left = n
 }
 
-// Restart turns the power on again. What each unflushed sector holds is drawn from rng.
+// Restart turns the power on again. What each unflushed sector holds is drawn from rng; without one, all of them are as
+// they were last flushed.
 func (p *Power) Restart(rng *rand.Rand) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,6 +62,7 @@ func (p *Power) Restart(rng *rand.Rand) {
 		p.volumes[name].settle(rng)
 	}
 	p.off, p.left = false, -1
+	p.epoch++
 }
 
 // settle picks for each unflushed sector the old content or one of the newer versions.
@@ -70,6 +73,9 @@ func (d *disk) settle(rng *rand.Rand) {
 	}
 	sort.Slice(sectors, func(i, j int) bool { return sectors[i] < sectors[j] })
 	for _, s := range sectors {
+		if rng == nil {
+			break
+		}
 		if pick := rng.IntN(len(d.cached[s]) + 1); pick > 0 {
 			d.stable[s] = d.cached[s][pick-1]
 		}
@@ -119,7 +125,7 @@ func (p *Power) Open(_ context.Context, name string, _ bool) (pool.Volume, error
 	}
 	p.opens++
 	id := pool.Identity(fmt.Sprintf("power %d", p.opens))
-	return &powered{pool: p, disk: d, id: id, lost: make(chan struct{})}, nil
+	return &powered{pool: p, disk: d, id: id, epoch: p.epoch, lost: make(chan struct{})}, nil
 }
 
 func (p *Power) Delete(_ context.Context, name string) error {
@@ -153,6 +159,8 @@ type powered struct {
 	disk *disk
 	id   pool.Identity
 	lost chan struct{}
+
+	epoch int
 }
 
 func (v *powered) Identity() pool.Identity { return v.id }
@@ -163,6 +171,14 @@ func (v *powered) Size() int64 {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
 	return v.disk.size
+}
+
+// step is the pool's, for as long as the power that the volume was opened under is on.
+func (v *powered) step() error {
+	if v.epoch != v.pool.epoch {
+		return fmt.Errorf("%w (%w)", ErrPower, syscall.EIO)
+	}
+	return v.pool.step()
 }
 
 func (d *disk) sector(s int64) []byte {
@@ -180,7 +196,7 @@ func (v *powered) begin(off, n int64) error {
 	if off < 0 || n < 0 || off > v.disk.size-n {
 		return fmt.Errorf("pooltest: outside of the volume: %w", syscall.EINVAL)
 	}
-	return v.pool.step()
+	return v.step()
 }
 
 func (v *powered) ReadAt(p []byte, off int64) (int, error) {
@@ -239,7 +255,7 @@ func (d *disk) harden(s int64) {
 func (v *powered) Flush() error {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	if err := v.pool.step(); err != nil {
+	if err := v.step(); err != nil {
 		return err
 	}
 	for s := range v.disk.cached {
@@ -247,6 +263,8 @@ func (v *powered) Flush() error {
 	}
 	return nil
 }
+
+func (v *powered) Settle(bool) error { return v.Flush() }
 
 // Discard punches at once and for ever, the worst that a file system may do.
 func (v *powered) Discard(off, n int64) error {
@@ -265,13 +283,13 @@ func (v *powered) Discard(off, n int64) error {
 func (v *powered) Reserve(int64, int64) error {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	return v.pool.step()
+	return v.step()
 }
 
 func (v *powered) Resize(size int64) error {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	if err := v.pool.step(); err != nil {
+	if err := v.step(); err != nil {
 		return err
 	}
 	v.disk.size = max(v.disk.size, size)

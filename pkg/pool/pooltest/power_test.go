@@ -44,6 +44,12 @@ func TestPowerLosesOnlyWhatWasNotFlushed(t *testing.T) {
 		t.Fatal("the power is not off")
 	}
 	p.Restart(rand.New(rand.NewPCG(1, 2)))
+	if err := v.Flush(); err == nil {
+		t.Error("what was open before the cut lives on")
+	}
+	if v, err = p.Open(t.Context(), name, false); err != nil {
+		t.Fatal(err)
+	}
 	got := make([]byte, 64<<10)
 	if _, err := v.ReadAt(got, 0); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,391 @@
+package cryptdev_test
+
+import (
+	"bytes"
+	"errors"
+	gosync "sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"nbdcrypt/pkg/pool/pooltest"
+	"nbdcrypt/pkg/volume/cryptdev"
+	"nbdcrypt/pkg/volume/layer"
+)
+
+const mib = 1 << 20
+
+// traced is a rig on a pool that loses power, with hooks.
+func traced(t *testing.T) (*rig, *pooltest.Faults, *pooltest.Power) {
+	power := pooltest.NewPower()
+	faults := pooltest.NewFaults(power)
+	return newRig(t, faults, 8*mib, 512, true), faults, power
+}
+
+// isMap tells whether a call is for a map volume.
+func isMap(c pooltest.Call) bool { return c.Volume[len(c.Volume)-4:] == "/map" }
+
+// crash turns the power off and on; the worst case for what was not flushed is that all of it is lost.
+func crash(power *pooltest.Power) { power.Restart(nil) }
+
+// Durability rule 1: data is synced before the map says that it is there, the map before the answer.
+func TestDurability1_DataBeforeMap(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	var order []string
+	faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpWrite || c.Op == pooltest.OpFlush {
+			name := "data "
+			if isMap(c) {
+				name = "map "
+			}
+			order = append(order, name+string(c.Op))
+		}
+		return nil
+	})
+	write(t, d, pattern(1, 4096), 0)
+	sync(t, d)
+	want := []string{"data write", "data flush", "map write", "map flush"}
+	if len(order) != len(want) {
+		t.Fatalf("order: %v", order)
+	}
+	for i := range want {
+		if order[i] != want[i] {
+			t.Fatalf("order: %v", order)
+		}
+	}
+}
+
+// Durability rule 1: a flush writes the changes that it noted and no later ones, whose data it has not synced.
+func TestDurability1_NoLaterChanges(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	var once atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpWrite && once.CompareAndSwap(false, true) {
+			write(t, d, pattern(2, 4096), 4096) // after the data's sync, before the map's
+		}
+		return nil
+	})
+	sync(t, d)
+	faults.Hook(nil)
+	crash(power)
+	d = r.open()
+	expect(t, d, 0, pattern(1, 4096))
+	expect(t, d, 4096, pattern(0, 4096)) // not flushed: zeros, where the map's word would have made it noise
+}
+
+// Durability rule 1: a flush that coincides joins only a sync that has not started.
+func TestDurability1_JoinsOnlyALaterSync(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	started, release := make(chan struct{}), make(chan struct{})
+	var syncs atomic.Int32
+	faults.Hook(func(c pooltest.Call) error {
+		if !isMap(c) && c.Op == pooltest.OpFlush && syncs.Add(1) == 1 {
+			close(started)
+			<-release
+		}
+		return nil
+	})
+	var wg gosync.WaitGroup
+	wg.Go(func() { sync(t, d) })
+	<-started
+	write(t, d, pattern(2, 4096), 4096) // answered while the first sync runs
+	for range 4 {
+		wg.Go(func() { sync(t, d) })
+	}
+	close(release)
+	wg.Wait()
+	if n := syncs.Load(); n < 2 {
+		t.Errorf("%d syncs: a flush joined one that had started", n)
+	}
+	crash(power)
+	expect(t, r.open(), 4096, pattern(2, 4096))
+}
+
+// Durability rule 3: FUA on durable data is one synchronous write, FUA on anything else is data, map, sync.
+func TestDurability3_FUA(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	fua := func(b byte, n int, off int64) {
+		t.Helper()
+		if _, err := d.WriteAtFUA(pattern(b, n), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fua(1, 8192, 0)
+	var ops []pooltest.Op
+	faults.Hook(func(c pooltest.Call) error { ops = append(ops, c.Op); return nil })
+	fua(2, 4096, 4096)
+	if len(ops) != 1 || ops[0] != pooltest.OpSync {
+		t.Errorf("FUA on durable data made %v", ops)
+	}
+	faults.Hook(nil)
+	fua(3, 100, 8192+50)
+	crash(power)
+	d = r.open()
+	expect(t, d, 0, pattern(1, 4096))
+	expect(t, d, 4096, pattern(2, 4096))
+	expect(t, d, 8192, bytes.Join([][]byte{pattern(0, 50), pattern(3, 100), pattern(0, 4096-150)}, nil))
+}
+
+// Durability rule 3, the trap: the block is durably data, a trim of it is being flushed, and then it is written with FUA. The
+// map that is on its way says zero, so a synchronous write of the data alone would be lost.
+func TestDurability3_FUADuringTheFlushOfATrim(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	sync(t, d)
+	if err := d.TrimAt(0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	inFlush, release := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpWrite && once.CompareAndSwap(false, true) {
+			close(inFlush)
+			<-release
+		}
+		return nil
+	})
+	var wg gosync.WaitGroup
+	wg.Go(func() { sync(t, d) })
+	<-inFlush
+	wg.Go(func() {
+		if _, err := d.WriteAtFUA(pattern(2, 4096), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	// The write is visible before it is durable; then the flush that holds the old word may go on.
+	for read(t, d, 0, 1)[0] != 2 {
+	}
+	close(release)
+	wg.Wait()
+	crash(power)
+	expect(t, r.open(), 0, pattern(2, 4096))
+}
+
+// Durability rule 4: the first write to part of a block writes the whole block, from the parent where there is one.
+func TestDurability4_FirstPartialWrite(t *testing.T) {
+	r, faults, power := traced(t)
+	below := newRig(t, faults, 8*mib, 512, true)
+	base := below.open()
+	write(t, base, pattern(7, 8192), 0)
+	sync(t, base)
+	d := r.over(below)
+	write(t, d, pattern(9, 10), 4096+1000)
+	want := bytes.Join([][]byte{pattern(7, 1000), pattern(9, 10), pattern(7, 4096-1010)}, nil)
+	expect(t, d, 4096, want)
+	sync(t, d)
+	crash(power)
+	d = r.over(below)
+	expect(t, d, 0, pattern(7, 4096))
+	expect(t, d, 4096, want)
+}
+
+// Durability rule 4: over a parent TRIM makes zero, never absent; the same for parts of blocks.
+func TestDurability4_TrimOverAParent(t *testing.T) {
+	r, faults, _ := traced(t)
+	below := newRig(t, faults, 8*mib, 512, true)
+	base := below.open()
+	write(t, base, pattern(7, 16384), 0)
+	sync(t, base)
+	d := r.over(below)
+	if err := d.TrimAt(4096+100, 8192); err != nil {
+		t.Fatal(err)
+	}
+	want := pattern(7, 16384)
+	clear(want[4196 : 4196+8192])
+	expect(t, d, 0, want)
+	sync(t, d)
+	expect(t, r.over(below), 0, want)
+}
+
+// Durability rule 5: a hole is punched only after the map that says so is durable.
+func TestDurability5_PunchAfterMap(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 8192), 0)
+	sync(t, d)
+	if err := d.TrimAt(0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	crash(power)
+	d = r.open()
+	expect(t, d, 0, pattern(1, 8192)) // the trim was not flushed and its data is whole
+	if err := d.TrimAt(0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	var mapped, punched atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		mapped.Store(mapped.Load() || isMap(c) && c.Op == pooltest.OpFlush)
+		if c.Op == pooltest.OpDiscard {
+			punched.Store(true)
+			if !mapped.Load() {
+				t.Error("punched before the map was durable")
+			}
+		}
+		return nil
+	})
+	sync(t, d)
+	if !punched.Load() {
+		t.Error("the space never came back")
+	}
+}
+
+// Durability rule 5: a block that was written again after its trim is not punched.
+func TestDurability5_WrittenAgain(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 8192), 0)
+	sync(t, d)
+	if err := d.TrimAt(0, 8192); err != nil {
+		t.Fatal(err)
+	}
+	var once atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpFlush && once.CompareAndSwap(false, true) {
+			write(t, d, pattern(2, 4096), 0) // the map says zero by now, and this is answered
+		}
+		return nil
+	})
+	sync(t, d)
+	faults.Hook(nil)
+	expect(t, d, 0, pattern(2, 4096))
+	expect(t, d, 4096, pattern(0, 4096))
+	sync(t, d)
+	expect(t, r.open(), 0, pattern(2, 4096))
+}
+
+// Durability rule 5: zero ciphertext in a data block is damage; a read answers EIO, not noise, and check finds it.
+func TestDurability5_LostExtent(t *testing.T) {
+	r, _, power := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 16384), 0)
+	sync(t, d)
+	v, err := power.Open(t.Context(), layer.DataName(r.header.ID), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.WriteAt(make([]byte, 512), 4096+1024); err != nil {
+		t.Fatal(err)
+	}
+	buf := pattern(0xcc, 8192)
+	if _, err := d.ReadAt(buf, 0); !errors.Is(err, syscall.EIO) {
+		t.Errorf("read of a lost sector: %v", err)
+	}
+	expect(t, d, 8192, pattern(1, 8192))
+	var found []layer.Finding
+	l := r.layer(layer.Options{ReadOnly: true})
+	err = l.Check(t.Context(), r.size, func(f layer.Finding) { found = append(found, f) }, func(int64) {})
+	if err != nil || len(found) != 1 || !found[0].Lost {
+		t.Errorf("check: %v %+v", err, found)
+	}
+}
+
+// Durability rule 6: a failed sync is remembered until detach; WRITE, FLUSH, FUA, trim and zero answer EIO.
+func TestDurability6_FailedSyncIsSticky(t *testing.T) {
+	for _, broken := range []string{"data", "map", "fua"} {
+		t.Run(broken, func(t *testing.T) {
+			r, faults, _ := traced(t)
+			var told atomic.Int32
+			l := r.layer(layer.Options{OnFailure: func(error) { told.Add(1) }})
+			d := cryptdev.New([]cryptdev.Layer{l}, r.size, false)
+			write(t, d, pattern(1, 8192), 0)
+			sync(t, d)
+			faults.Hook(func(c pooltest.Call) error {
+				flush := c.Op == pooltest.OpFlush && isMap(c) == (broken == "map") && broken != "fua"
+				if flush || broken == "fua" && c.Op == pooltest.OpSync {
+					return syscall.EIO
+				}
+				return nil
+			})
+			if broken == "fua" {
+				if _, err := d.WriteAtFUA(pattern(2, 4096), 0); !errors.Is(err, syscall.EIO) {
+					t.Fatalf("FUA: %v", err)
+				}
+			} else {
+				write(t, d, pattern(2, 4096), 1*mib)
+				if err := d.Sync(); !errors.Is(err, syscall.EIO) {
+					t.Fatalf("Sync: %v", err)
+				}
+			}
+			faults.Hook(nil) // the disk below is well again, which changes nothing
+			for name, err := range map[string]error{
+				"write": second(d.WriteAt(pattern(3, 512), 0)),
+				"fua":   second(d.WriteAtFUA(pattern(3, 512), 0)),
+				"flush": d.Sync(),
+				"trim":  d.TrimAt(0, 4096),
+				"zero":  d.ZeroAt(0, 4096, true),
+				"grow":  l.Resize(16 * mib),
+			} {
+				if !errors.Is(err, syscall.EIO) {
+					t.Errorf("%s after the failed sync: %v", name, err)
+				}
+			}
+			if told.Load() != 1 {
+				t.Errorf("told %d times", told.Load())
+			}
+			read(t, d, 0, 4096)
+			again := r.open()
+			write(t, again, pattern(4, 512), 0)
+			sync(t, again)
+		})
+	}
+}
+
+func second(_ int, err error) error { return err }
+
+// No room: the client gets ENOSPC, nothing else is harmed, and with room again the disk goes on.
+func TestNoSpaceIsNotSticky(t *testing.T) {
+	for _, at := range []string{"data write", "map reserve", "map write"} {
+		t.Run(at, func(t *testing.T) {
+			r, faults, power := traced(t)
+			d := r.open()
+			if at == "map write" {
+				write(t, d, pattern(1, 4096), 0)
+			}
+			faults.Hook(func(c pooltest.Call) error {
+				name := map[bool]string{true: "map ", false: "data "}[isMap(c)] + string(c.Op)
+				if name == at {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			err := second(d.WriteAt(pattern(2, 4096), 4096))
+			if at == "map write" {
+				err = d.Sync()
+			}
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("without room: %v", err)
+			}
+			faults.Hook(nil)
+			write(t, d, pattern(3, 4096), 4096)
+			sync(t, d)
+			crash(power)
+			expect(t, r.open(), 4096, pattern(3, 4096))
+		})
+	}
+}
+
+// Space that is given up comes back also when the client never flushes.
+func TestTrimWithoutFlush(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	punched := make(chan struct{})
+	var once gosync.Once
+	faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpDiscard {
+			once.Do(func() { close(punched) })
+		}
+		return nil
+	})
+	if err := d.TrimAt(0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	<-punched
+}

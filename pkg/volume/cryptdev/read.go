@@ -1,0 +1,117 @@
+package cryptdev
+
+import (
+	"fmt"
+	"syscall"
+
+	"nbdcrypt/pkg/volume/layer"
+)
+
+// ReadAt reads any range of the disk.
+func (d *Device) ReadAt(p []byte, off int64) (int, error) {
+	if err := d.check(off, int64(len(p)), false); err != nil {
+		return 0, err
+	}
+	defer d.top().Lock(off, int64(len(p)), false)()
+	if err := d.read(0, p, off); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// read fills p from the layer at depth and those below it. The caller holds the range's lock.
+func (d *Device) read(depth int, p []byte, off int64) error {
+	if depth == len(d.stack) {
+		clear(p)
+		return nil
+	}
+	l := &d.stack[depth]
+	if room := max(0, layer.DataSize(l.Size)-off); depth > 0 && int64(len(p)) > room {
+		clear(p[room:])
+		p = p[:room]
+	}
+	for len(p) > 0 {
+		state, end, err := l.Run(off, off+int64(len(p)))
+		if err != nil {
+			return err
+		}
+		piece := p[:end-off]
+		switch state {
+		case layer.Absent:
+			err = d.read(depth+1, piece, off)
+		case layer.Data:
+			err = d.readData(l, piece, off)
+		default:
+			clear(piece)
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[len(piece):], end
+	}
+	return nil
+}
+
+// readData reads blocks that l holds: whole sectors straight into p, a part of a sector by way of a buffer.
+func (d *Device) readData(l *Layer, p []byte, off int64) error {
+	if l.Cipher == nil {
+		return l.ReadAt(p, off)
+	}
+	if head := off % int64(d.sector); head != 0 {
+		n := min(d.sector-int(head), len(p))
+		if err := d.readPart(l, p[:n], off); err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	whole := len(p) / d.sector * d.sector
+	if err := d.readSectors(l, p[:whole], off); err != nil {
+		return err
+	}
+	if whole == len(p) {
+		return nil
+	}
+	return d.readPart(l, p[whole:], off+int64(whole))
+}
+
+// readPart reads a piece of one sector.
+func (d *Device) readPart(l *Layer, p []byte, off int64) error {
+	buf := d.buffer()
+	defer d.release(buf)
+	sector := (*buf)[:d.sector]
+	defer clear(sector) // it holds plaintext
+	start := off / int64(d.sector) * int64(d.sector)
+	if err := d.readSectors(l, sector, start); err != nil {
+		return err
+	}
+	copy(p, sector[off-start:])
+	return nil
+}
+
+// readSectors reads and decrypts whole sectors in place, a piece at a time so that it is decrypted while cached.
+func (d *Device) readSectors(l *Layer, p []byte, off int64) error {
+	for len(p) > 0 {
+		piece := p[:min(len(p), pieceSize)]
+		if err := l.ReadAt(piece, off); err != nil {
+			return err
+		}
+		if err := d.lookForHoles(l, piece, off); err != nil {
+			return err
+		}
+		l.Cipher.Decrypt(piece, piece, d.sector, uint64(off)/512)
+		p, off = p[len(piece):], off+int64(len(piece))
+	}
+	return nil
+}
+
+// lookForHoles refuses ciphertext of zeros: a hole where the map says data, which would decrypt to noise.
+func (d *Device) lookForHoles(l *Layer, p []byte, off int64) error {
+	for at := 0; at < len(p); at += d.sector {
+		if layer.IsZero(p[at : at+d.sector]) {
+			clear(p)
+			return fmt.Errorf("cryptdev: layer %s: the sector at byte %d is gone from the data volume (%w); run check",
+				l.ID, off+int64(at), syscall.EIO)
+		}
+	}
+	return nil
+}

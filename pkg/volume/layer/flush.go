@@ -1,0 +1,99 @@
+package layer
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+)
+
+// flushGroup lets flushes that coincide share one sync: a caller joins only one that has not started.
+type flushGroup struct {
+	mu      sync.Mutex
+	running bool
+	next    *round
+}
+
+// round is one sync and those who wait for it.
+type round struct {
+	start chan struct{} // closed when its leader may begin
+	done  chan struct{}
+	err   error
+}
+
+// do runs sync for the caller, or has it run by another caller that came at the same time.
+func (g *flushGroup) do(sync func() error) error {
+	g.mu.Lock()
+	if r := g.next; r != nil {
+		g.mu.Unlock()
+		<-r.done
+		return r.err
+	}
+	r := &round{start: make(chan struct{}), done: make(chan struct{})}
+	if g.running {
+		g.next = r
+	} else {
+		g.running = true
+		close(r.start)
+	}
+	g.mu.Unlock()
+	<-r.start
+	r.err = sync()
+	g.finish()
+	close(r.done)
+	return r.err
+}
+
+// finish lets the round that has gathered meanwhile begin. From then on nobody joins it.
+func (g *flushGroup) finish() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.next == nil {
+		g.running = false
+		return
+	}
+	close(g.next.start)
+	g.next = nil
+}
+
+// Flush returns once everything that was answered before the call is durable.
+func (l *Layer) Flush() error { return l.flushes.do(l.flush) }
+
+// flush follows the first rule of "Order of writes" in docs/disk-format.md, then gives back space.
+func (l *Layer) flush() error {
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	punches := l.punches.take()
+	changes := l.blocks.takeOff()
+	err := l.syncAll(changes)
+	l.blocks.land(changes, err == nil)
+	if err != nil {
+		l.punches.put(punches)
+		return err
+	}
+	l.punch(punches)
+	return nil
+}
+
+func (l *Layer) syncAll(changes []change) error {
+	if l.written.Swap(false) {
+		if err := l.data.Flush(); err != nil {
+			return l.fail(err)
+		}
+	}
+	if len(changes) == 0 {
+		return l.Failed()
+	}
+	l.mapWriting.Lock()
+	defer l.mapWriting.Unlock()
+	// Before it is synced the map may run out of room without any harm: the generation before stays in force.
+	if err := l.blocks.write(changes); errors.Is(err, syscall.ENOSPC) {
+		return err
+	} else if err != nil {
+		return l.fail(err)
+	}
+	if err := l.mapVol.Flush(); err != nil {
+		return l.fail(err)
+	}
+	return l.Failed()
+}
