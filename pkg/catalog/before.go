@@ -25,6 +25,9 @@ func lockDir(dir string) (*lockedDir, error) {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	fd, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}

@@ -9,12 +9,12 @@ import (
 )
 
 func TestMemory(t *testing.T) {
-	catalogtest.RunStore(t, false, func(*testing.T) catalogtest.Open { return catalog.Memory })
+	catalogtest.RunStore(t, catalogtest.Suite{MaxValue: catalog.MaxValue, Open: func(*testing.T) catalogtest.Open { return catalog.Memory }})
 }
 
 func openAt(t *testing.T, dir string, least uint64) catalog.Store {
 	t.Helper()
-	s, err := catalog.Open(dir, catalog.Options{MinRevision: least})
+	s, err := catalog.Open(dir, catalog.Options{MinRevision: least, Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,8 +22,8 @@ func openAt(t *testing.T, dir string, least uint64) catalog.Store {
 }
 
 func TestBadger(t *testing.T) {
-	catalogtest.RunStore(t, true, func(t *testing.T) catalogtest.Open {
+	catalogtest.RunStore(t, catalogtest.Suite{Durable: true, MaxValue: catalog.MaxValue, Open: func(t *testing.T) catalogtest.Open {
 		dir := filepath.Join(t.TempDir(), "catalog")
 		return func() catalog.Store { return openAt(t, dir, 0) }
-	})
+	}})
 }

@@ -15,6 +15,10 @@ import (
 type Options struct {
 	// MinRevision is the lowest revision that the catalog may be at: the one that the audit log saw last.
 	MinRevision uint64
+	// Create allows a catalog to be made. Without it a directory that is missing or holds none is damage.
+	Create bool
+	// Check is asked last about what is in the catalog: whether every value opens, say. Nil skips it.
+	Check func(Reader) error
 	// Log gets Badger's words, at debug level. Nil drops them.
 	Log *slog.Logger
 }
@@ -29,8 +33,10 @@ func Open(dir string, o Options) (Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
+	if o.Create {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
 	}
 	d, err := lockDir(dir)
 	if err != nil {
@@ -66,7 +72,7 @@ func openLocked(d *lockedDir, o Options) (Store, error) {
 
 // prove opens Badger and checks that everything is there.
 func prove(d *lockedDir, o Options) (*badgerBackend, error) {
-	if err := precheck(d.path); err != nil {
+	if err := precheck(d.path, o.Create); err != nil {
 		return nil, err
 	}
 	log := &badgerLog{to: o.Log}
@@ -75,7 +81,7 @@ func prove(d *lockedDir, o Options) (*badgerBackend, error) {
 		return nil, err
 	}
 	b := &badgerBackend{db: db, dir: d, log: log, stopGC: make(chan struct{})}
-	if err := proveWhole(b, o.MinRevision); err != nil {
+	if err := proveWhole(b, o); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return b, nil
@@ -98,7 +104,7 @@ func openBadger(dir string, log *badgerLog) (db *badger.DB, err error) {
 	return db, nil
 }
 
-func proveWhole(b *badgerBackend, least uint64) error {
+func proveWhole(b *badgerBackend, o Options) error {
 	snap, err := b.snapshot()
 	if err != nil {
 		return err
@@ -108,8 +114,11 @@ func proveWhole(b *badgerBackend, least uint64) error {
 	if err != nil {
 		return err
 	}
-	if m.revision < least {
-		return fmt.Errorf("%w: it opens at revision %d, and revision %d was committed", ErrDamaged, m.revision, least)
+	if m.revision < o.MinRevision {
+		return fmt.Errorf("%w: it opens at revision %d, and revision %d was committed", ErrDamaged, m.revision, o.MinRevision)
 	}
-	return nil
+	if o.Check == nil {
+		return nil
+	}
+	return o.Check(reader{snap})
 }

@@ -15,11 +15,14 @@ import (
 
 // precheck reads what Badger would read in goroutines of its own, where a panic on damaged bytes could not be
 // caught, and what it would leave out with no more than a line in its log: the manifest and each table.
-func precheck(dir string) error {
+func precheck(dir string, create bool) error {
 	path := filepath.Join(dir, badger.ManifestFilename)
 	f, err := os.Open(path)
-	if os.IsNotExist(err) {
+	if os.IsNotExist(err) && create {
 		return checkUnused(dir)
+	}
+	if os.IsNotExist(err) {
+		return fmt.Errorf("%w: %s is missing", ErrDamaged, path)
 	}
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)

@@ -140,12 +140,12 @@ func testWatchLost(t *testing.T, open Open) {
 	}
 }
 
-func testExportImport(t *testing.T, open Open) {
+func testExportImport(t *testing.T, open Open, maxValue int) {
 	s := opened(t, open)
 	for i := range 150 {
 		put(t, s, fmt.Sprintf("k%03d", i), fmt.Sprint(i))
 	}
-	put(t, s, "empty", "", "large", string(make([]byte, catalog.MaxValue)))
+	put(t, s, "empty", "", "large", string(make([]byte, maxValue)))
 	var first, second bytes.Buffer
 	must(t, s.Export(t.Context(), &first))
 	for name, target := range map[string]catalog.Store{"memory": catalog.Memory()} {

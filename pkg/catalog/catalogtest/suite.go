@@ -16,9 +16,21 @@ import (
 // Open opens the store under test: the first call for a test an empty one, the next ones the same store again.
 type Open func() catalog.Store
 
-// RunStore runs the suite. open gets the test whose store it opens; where durable is false a store that was
-// closed is not opened again.
-func RunStore(t *testing.T, durable bool, open func(t *testing.T) Open) {
+// Suite is what is put under test.
+type Suite struct {
+	// Open gets the test whose store it opens.
+	Open func(t *testing.T) Open
+	// Durable tells that a store which was closed can be opened again.
+	Durable bool
+	// MaxValue is the longest value that the store takes: catalog.MaxValue, less what a layer over a store adds.
+	MaxValue int
+}
+
+// RunStore runs the suite.
+func RunStore(t *testing.T, suite Suite) {
+	testLimits := func(t *testing.T, open Open) { testLimits(t, open, suite.MaxValue) }
+	testLargestUpdate := func(t *testing.T, open Open) { testLargestUpdate(t, open, suite.MaxValue) }
+	testExportImport := func(t *testing.T, open Open) { testExportImport(t, open, suite.MaxValue) }
 	tests := map[string]func(*testing.T, Open){
 		"RoundTrip": testRoundTrip, "AbsentIsNotEmpty": testAbsentIsNotEmpty, "Limits": testLimits,
 		"LargestUpdate": testLargestUpdate, "Scan": testScan, "ScanInTxn": testScanInTxn, "OwnWrites": testOwnWrites,
@@ -27,11 +39,11 @@ func RunStore(t *testing.T, durable bool, open func(t *testing.T) Open) {
 		"WatchLost": testWatchLost, "ExportImport": testExportImport, "DamagedStream": testDamagedStream,
 		"Closed": testClosed, "Cancelled": testCancelled, "RerunSafe": testRerunSafe, "UnknownOutcome": testUnknownOutcome,
 	}
-	if durable {
+	if suite.Durable {
 		tests["Reopen"] = testReopen
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+		t.Run(name, func(t *testing.T) { test(t, suite.Open(t)) })
 	}
 }
 
@@ -126,7 +138,7 @@ func testAbsentIsNotEmpty(t *testing.T, open Open) {
 	wantDump(t, s, "empty=")
 }
 
-func testLimits(t *testing.T, open Open) {
+func testLimits(t *testing.T, open Open, maxValue int) {
 	s := opened(t, open)
 	n := 0
 	update := func(fn func(catalog.Txn) error) error {
@@ -139,8 +151,8 @@ func testLimits(t *testing.T, open Open) {
 	longest := strings.Repeat("k", catalog.MaxKey)
 	must(t, update(one(longest, 1)))
 	wantErr(t, update(one(longest+"k", 1)), catalog.ErrTooLarge)
-	must(t, update(one("v", catalog.MaxValue)))
-	wantErr(t, update(one("v", catalog.MaxValue+1)), catalog.ErrTooLarge)
+	must(t, update(one("v", maxValue)))
+	wantErr(t, update(one("v", maxValue+1)), catalog.ErrTooLarge)
 	if update(one("", 1)) == nil || update(one("\x00meta", 1)) == nil {
 		t.Error("an empty key, or one of the store's own, is taken")
 	}
@@ -160,9 +172,9 @@ func testLimits(t *testing.T, open Open) {
 }
 
 // testLargestUpdate fills every limit at once, and the sizes around those where a store may change its ways.
-func testLargestUpdate(t *testing.T, open Open) {
+func testLargestUpdate(t *testing.T, open Open, maxValue int) {
 	s := opened(t, open)
-	for _, size := range []int{4000, 4095, 4096, 4097, 8 << 10, catalog.MaxValue} {
+	for _, size := range []int{4000, 4095, 4096, 4097, 8 << 10, maxValue} {
 		key := func(i int) string { return fmt.Sprintf("%0*d", catalog.MaxKey, i) }
 		must(t, s.Update(t.Context(), fmt.Sprint("large-", size), func(txn catalog.Txn) error {
 			for i := range catalog.MaxOps {
