@@ -1,0 +1,94 @@
+package keystore
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"nbdcrypt/pkg/aes256"
+	"nbdcrypt/pkg/secret"
+)
+
+// A blob is a version byte, a flags byte, the nonce, and GCM's ciphertext with its tag.
+const (
+	blobVersion  = 1
+	blobHead     = 2 + aes256.NonceSize
+	blobOverhead = blobHead + aes256.Overhead
+	keySize      = 32
+)
+
+var errBlob = errors.New("keystore: does not open")
+
+// derive fills dst with HKDF-SHA256 (RFC 5869). It is the one place where key bytes pass through code that
+// allocates: the standard library keeps its hash states on the heap, and what it hands out is wiped here.
+func derive(dst, ikm, salt []byte, info identity) error {
+	out, err := hkdf.Key(sha256.New, ikm, salt, string(info), len(dst))
+	if err != nil {
+		return fmt.Errorf("keystore: derive: %w", err)
+	}
+	copy(dst, out)
+	clear(out)
+	return nil
+}
+
+// withGCM runs fn with the cipher under the key derived for id. Key and schedule live in secret memory until it
+// returns.
+func withGCM(ikm, salt []byte, id identity, fn func(*aes256.GCM) error) error {
+	mem, err := secret.New(aes256.GCMSize + keySize)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	defer mem.Destroy()
+	schedule, key := mem.Bytes()[:aes256.GCMSize], mem.Bytes()[aes256.GCMSize:]
+	if err := derive(key, ikm, salt, id); err != nil {
+		return err
+	}
+	g, err := aes256.NewGCM(schedule, key)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	return fn(g)
+}
+
+// sealBlob seals plain under the key that ikm and salt give for id.
+func sealBlob(ikm, salt []byte, id identity, plain []byte) ([]byte, error) {
+	blob := make([]byte, len(plain)+blobOverhead)
+	blob[0] = blobVersion
+	nonce := blob[2:blobHead]
+	rand.Read(nonce)
+	err := withGCM(ikm, salt, id, func(g *aes256.GCM) error {
+		return g.Seal(blob[blobHead:], nonce, plain, id.sealing(0))
+	})
+	return blob, err
+}
+
+// checkBlob looks at what can be told without a key.
+func checkBlob(blob []byte, plain int) error {
+	switch {
+	case len(blob) < blobOverhead:
+		return fmt.Errorf("%w: %d bytes are too few", errBlob, len(blob))
+	case blob[0] != blobVersion:
+		return fmt.Errorf("%w: it has version %d, this build reads version %d", errBlob, blob[0], blobVersion)
+	case blob[1] != 0:
+		return fmt.Errorf("%w: it has flags %#x, this build knows none", errBlob, blob[1])
+	case len(blob) != plain+blobOverhead:
+		return fmt.Errorf("%w: %d bytes are not %d and %d", errBlob, len(blob), plain, blobOverhead)
+	}
+	return nil
+}
+
+// openBlob opens a blob straight into dst, which decides how long it has to be.
+func openBlob(dst, ikm, salt []byte, id identity, blob []byte) error {
+	if err := checkBlob(blob, len(dst)); err != nil {
+		return err
+	}
+	return withGCM(ikm, salt, id, func(g *aes256.GCM) error {
+		err := g.Open(dst, blob[2:blobHead], blob[blobHead:], id.sealing(blob[1]))
+		if errors.Is(err, aes256.ErrOpen) {
+			return fmt.Errorf("%w: it was altered, moved here, or sealed under another key", errBlob)
+		}
+		return err
+	})
+}

@@ -1,0 +1,180 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/secret"
+)
+
+// MaxKeys is how many CMKs users may make in a project; default keys don't count (rule B5).
+const MaxKeys = 100
+
+// OriginGenerated says that a CMK's material was made here.
+const OriginGenerated = "generated"
+
+// aliasRule is rule B4.
+var aliasRule = regexp.MustCompile(`^[a-zA-Z0-9:/_-]{1,255}$`)
+
+// Info is what may be told of a CMK.
+type Info struct {
+	ID      string
+	Alias   string
+	Project string
+	Region  string
+	State   State
+	Default bool
+	Origin  string
+	Version int
+	Created time.Time
+}
+
+func (c cmkRecord) info() Info {
+	if len(c.Versions) == 0 {
+		return Info{}
+	}
+	return Info{c.ID.String(), c.Alias, c.Project, c.Region, c.State, c.Default, c.Origin, int(c.newest().Number), c.Created}
+}
+
+// name is how a refusal calls the key.
+func (c cmkRecord) name() string { return fmt.Sprintf("%s (%s)", c.Alias, c.ID) }
+
+// CreateKey makes a CMK. Asked again with the same request id it answers with the key that it made then.
+func (s *Store) CreateKey(ctx context.Context, request, project, alias string) (Info, error) {
+	if err := checkAlias(alias); err != nil {
+		return Info{}, err
+	}
+	s.making.Lock()
+	defer s.making.Unlock()
+	done, err := s.c.Catalog.Outcome(ctx, request)
+	if err != nil {
+		return Info{}, damaged(err)
+	}
+	if done {
+		return s.Key(ctx, project, alias)
+	}
+	// Once before a slot is spent on it, and once more in the commit.
+	allowed := func(r catalog.Reader) error { return s.mayCreate(r, project, alias) }
+	if err := s.c.Catalog.View(ctx, allowed); err != nil {
+		return Info{}, damaged(err)
+	}
+	rec, err := s.makeCMK(ctx, request, cmkRecord{Alias: alias, Project: project}, func(t catalog.Txn) error { return allowed(t) })
+	return rec.info(), damaged(err)
+}
+
+func checkAlias(alias string) error {
+	if !aliasRule.MatchString(alias) {
+		return refusal.New(refusal.Usage, "use 1 to 255 letters, digits, ':', '/', '_' or '-'", "%.300q can't be a key's alias", alias)
+	}
+	if strings.HasSuffix(alias, "/default") {
+		return refusal.New(refusal.Usage, "choose an alias that does not end in /default", "the alias %s is reserved: only default keys end in /default", alias)
+	}
+	return nil
+}
+
+func (s *Store) mayCreate(r catalog.Reader, project, alias string) error {
+	if err := s.needGrant(r, project); err != nil {
+		return err
+	}
+	// The default key has an alias there too.
+	aliases, err := r.Scan(aliasPrefix(s.c.Region, project), "", MaxKeys+1)
+	if err != nil {
+		return err
+	}
+	users := 0
+	for _, p := range aliases {
+		if !strings.HasSuffix(p.Key, "/default") {
+			users++
+		}
+	}
+	if _, err := r.Get(aliasPrefix(s.c.Region, project) + alias); err == nil {
+		return refusal.New(refusal.Busy, "choose another alias", "project %s has a key with the alias %s already", project, alias)
+	} else if !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	if users >= MaxKeys {
+		return refusal.New(refusal.Busy, "schedule the deletion of a key that is not used; it counts until it is deleted",
+			"project %s has %d keys, and no more are allowed", project, users)
+	}
+	return nil
+}
+
+// makeCMK makes a CMK of what rec says, and commits it together with what also does. The erase slot is durable
+// before the record that names it; where the commit fails for certain it is given back.
+func (s *Store) makeCMK(ctx context.Context, request string, rec cmkRecord, also func(catalog.Txn) error) (cmkRecord, error) {
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return rec, fmt.Errorf("keystore: %w", err)
+	}
+	slot, eraseKey, err := s.erase.allocate(id)
+	if err != nil {
+		return rec, err
+	}
+	defer eraseKey.Destroy()
+	now := s.c.Clock.Now()
+	rec.Version, rec.ID, rec.Region, rec.State, rec.Origin = recordVersion, id, s.c.Region, Enabled, OriginGenerated
+	rec.Created, rec.Slot = now, slot
+	wrapped, err := s.generateCMK(rec, 1, eraseKey)
+	if err == nil {
+		rec.Versions = []cmkVersion{{1, now, wrapped}}
+		err = s.update(ctx, request, func(t catalog.Txn) error { return s.putCMK(t, rec, also) })
+	}
+	if err != nil && !errors.Is(err, catalog.ErrUnknownOutcome) {
+		err = errors.Join(err, s.erase.destroy(slot))
+	}
+	return rec, err
+}
+
+func (s *Store) putCMK(t catalog.Txn, rec cmkRecord, also func(catalog.Txn) error) error {
+	if err := also(t); err != nil {
+		return err
+	}
+	if err := t.Put(aliasPrefix(rec.Region, rec.Project)+rec.Alias, []byte(rec.ID.String())); err != nil {
+		return err
+	}
+	return putJSON(t, rec.key(), rec)
+}
+
+func (s *Store) cmkIdentity(c cmkRecord, version uint32) identity {
+	return newIdentity("nbdcrypt/v1/cmk", s.c.Root.Store).text(c.Region).text(c.Project).id(c.ID).number(version)
+}
+
+// generateCMK makes the material of a version and wraps it under root key and erase key.
+func (s *Store) generateCMK(c cmkRecord, version uint32, eraseKey *secret.Key) ([]byte, error) {
+	key, err := secret.Random(keySize)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	defer key.Destroy()
+	return sealBlob(s.c.Root.Key.Bytes(), eraseKey.Bytes(), s.cmkIdentity(c, version), key.Bytes())
+}
+
+// withCMK runs fn with one version of a CMK open. It asks nothing about the state.
+func (s *Store) withCMK(c cmkRecord, version uint32, fn func(cmk []byte) error) error {
+	v, err := c.version(version)
+	if err != nil {
+		return err
+	}
+	eraseKey, err := s.erase.read(c.Slot, c.ID)
+	if err != nil {
+		return err
+	}
+	defer eraseKey.Destroy()
+	key, err := secret.New(keySize)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	defer key.Destroy()
+	if err := openBlob(key.Bytes(), s.c.Root.Key.Bytes(), eraseKey.Bytes(), s.cmkIdentity(c, version), v.Wrapped); err != nil {
+		return fmt.Errorf("CMK %s version %d: %w", c.ID, version, err)
+	}
+	return fn(key.Bytes())
+}

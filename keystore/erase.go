@@ -1,0 +1,255 @@
+package keystore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/secret"
+)
+
+// The erase file holds what a log-structured catalog can't: bytes that are overwritten in place. Each CMK's erase
+// key lies in a pair of equal slots; pair 0 is the header.
+const (
+	slotSize    = 4096
+	pairSize    = 2 * slotSize
+	eraseMagic  = "NBDCERAS"
+	eraseFormat = 1
+	slotMagic   = "SLOT"
+	slotKeyAt   = 4 + 16
+	slotKeyEnd  = slotKeyAt + keySize
+	slotSumAt   = slotSize - 4
+)
+
+var (
+	errSlot      = errors.New("keystore: erase slot is damaged")
+	errSlotEmpty = errors.New("keystore: erase slot is empty")
+)
+
+// slotSum is CRC-32C over the store, the pair's number and the slot, so that a slot serves nowhere else.
+func slotSum(store uuid.UUID, pair int64, slot []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	sum := crc32.Update(0, table, store[:])
+	sum = crc32.Update(sum, table, binary.BigEndian.AppendUint64(nil, uint64(pair)))
+	return crc32.Update(sum, table, slot[:slotSumAt])
+}
+
+// fillSlot lays a slot into b; its erase key is there already.
+func fillSlot(b []byte, store uuid.UUID, pair int64, cmk uuid.UUID) {
+	copy(b, slotMagic)
+	copy(b[4:], cmk[:])
+	binary.BigEndian.PutUint32(b[slotSumAt:], slotSum(store, pair, b))
+}
+
+// parseSlot tells whose slot b is.
+func parseSlot(b []byte, store uuid.UUID, pair int64) (cmk uuid.UUID, err error) {
+	if allZero(b) {
+		return cmk, errSlotEmpty
+	}
+	if string(b[:4]) != slotMagic || binary.BigEndian.Uint32(b[slotSumAt:]) != slotSum(store, pair, b) || !allZero(b[slotKeyEnd:slotSumAt]) {
+		return cmk, errSlot
+	}
+	copy(cmk[:], b[4:])
+	return cmk, nil
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func eraseHeader(store uuid.UUID) []byte {
+	b := make([]byte, pairSize)
+	copy(b, eraseMagic)
+	binary.BigEndian.PutUint32(b[8:], eraseFormat)
+	copy(b[12:], store[:])
+	binary.BigEndian.PutUint32(b[slotSumAt:], crc32.Checksum(b[:slotSumAt], crc32.MakeTable(crc32.Castagnoli)))
+	copy(b[slotSize:], b[:slotSize])
+	return b
+}
+
+func checkEraseHeader(b []byte, store uuid.UUID) error {
+	sum := crc32.Checksum(b[:slotSumAt], crc32.MakeTable(crc32.Castagnoli))
+	switch {
+	case string(b[:8]) != eraseMagic || binary.BigEndian.Uint32(b[slotSumAt:]) != sum:
+		return fmt.Errorf("%w: the header", errSlot)
+	case binary.BigEndian.Uint32(b[8:]) != eraseFormat:
+		return fmt.Errorf("keystore: erase file has version %d, this build reads version %d", binary.BigEndian.Uint32(b[8:]), eraseFormat)
+	case uuid.UUID(b[12:28]) != store:
+		return fmt.Errorf("keystore: erase file is of store %s, not %s", uuid.UUID(b[12:28]), store)
+	}
+	return nil
+}
+
+// eraseFile is the open file. Its lock covers which pairs are free.
+type eraseFile struct {
+	f     *os.File
+	store uuid.UUID
+	mu    sync.Mutex
+	pairs int64
+	free  []int64
+}
+
+func createErase(path string, store uuid.UUID) error {
+	return replaceFile(path, eraseHeader(store))
+}
+
+func openErase(path string, store uuid.UUID) (*eraseFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	e := &eraseFile{f: f, store: store}
+	if err := e.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return e, nil
+}
+
+// load reads the header and finds the free pairs. A file that ends inside a pair was cut, or was being grown when
+// the power went: the part belongs to no CMK that a record names, and is not used.
+func (e *eraseFile) load() error {
+	st, err := e.f.Stat()
+	if err != nil {
+		return err
+	}
+	e.pairs = (st.Size() + pairSize - 1) / pairSize
+	head := make([]byte, slotSize)
+	var bad error
+	for n := range int64(2) {
+		if _, err := e.f.ReadAt(head, n*slotSize); err != nil {
+			bad = fmt.Errorf("%w: the header: %w", errSlot, err)
+		} else if bad = checkEraseHeader(head, e.store); bad == nil {
+			break
+		}
+	}
+	if bad != nil {
+		return bad
+	}
+	return e.each(func(pair int64, cmk uuid.UUID, err error) {
+		if errors.Is(err, errSlotEmpty) {
+			e.free = append(e.free, pair)
+		}
+	})
+}
+
+// each reports every pair but the header: its CMK, and an error where a copy is not good.
+func (e *eraseFile) each(fn func(pair int64, cmk uuid.UUID, err error)) error {
+	buf, err := secret.New(pairSize)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	defer buf.Destroy()
+	for pair := int64(1); pair < e.pairs; pair++ {
+		b := buf.Bytes()
+		clear(b)
+		if _, err := e.f.ReadAt(b, pair*pairSize); err != nil && err != io.EOF {
+			return fmt.Errorf("keystore: read erase slot %d: %w", pair, err)
+		}
+		first, errA := parseSlot(b[:slotSize], e.store, pair)
+		second, errB := parseSlot(b[slotSize:], e.store, pair)
+		switch {
+		case errA != nil && errB == nil:
+			fn(pair, second, errSlot)
+		case errA == nil && (errB != nil || first != second):
+			fn(pair, first, errSlot)
+		default:
+			fn(pair, first, errA)
+		}
+	}
+	return nil
+}
+
+// allocate makes an erase key for a CMK, durably. The key is the caller's to destroy.
+func (e *eraseFile) allocate(cmk uuid.UUID) (pair int64, key *secret.Key, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	pair = e.pairs
+	if len(e.free) > 0 {
+		pair = e.free[0]
+	}
+	if key, err = secret.Random(keySize); err != nil {
+		return 0, nil, fmt.Errorf("keystore: %w", err)
+	}
+	if err := e.write(pair, cmk, key); err != nil {
+		key.Destroy()
+		return 0, nil, fmt.Errorf("keystore: write erase slot %d: %w", pair, err)
+	}
+	if len(e.free) > 0 {
+		e.free = e.free[1:]
+	} else {
+		e.pairs++
+	}
+	return pair, key, nil
+}
+
+func (e *eraseFile) write(pair int64, cmk uuid.UUID, key *secret.Key) error {
+	buf, err := secret.New(pairSize)
+	if err != nil {
+		return err
+	}
+	defer buf.Destroy()
+	b := buf.Bytes()
+	copy(b[slotKeyAt:], key.Bytes())
+	fillSlot(b[:slotSize], e.store, pair, cmk)
+	copy(b[slotSize:], b[:slotSize])
+	if _, err := e.f.WriteAt(b, pair*pairSize); err != nil {
+		return err
+	}
+	return e.f.Sync()
+}
+
+// read reads the erase key of a CMK from whichever copy is good.
+func (e *eraseFile) read(pair int64, cmk uuid.UUID) (*secret.Key, error) {
+	buf, err := secret.New(pairSize)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	defer buf.Destroy()
+	if pair < 1 {
+		return nil, fmt.Errorf("%w: there is no slot %d", errSlot, pair)
+	}
+	if _, err := e.f.ReadAt(buf.Bytes(), pair*pairSize); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("keystore: read erase slot %d: %w", pair, err)
+	}
+	for _, slot := range [][]byte{buf.Bytes()[:slotSize], buf.Bytes()[slotSize:]} {
+		if owner, err := parseSlot(slot, e.store, pair); err == nil && owner == cmk {
+			key, err := secret.New(keySize)
+			if err == nil {
+				copy(key.Bytes(), slot[slotKeyAt:slotKeyEnd])
+			}
+			return key, err
+		}
+	}
+	return nil, fmt.Errorf("%w: slot %d holds no erase key of CMK %s", errSlot, pair, cmk)
+}
+
+// destroy overwrites both copies and waits until the disk has them so.
+func (e *eraseFile) destroy(pair int64) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if pair < 1 || pair >= e.pairs {
+		return fmt.Errorf("%w: there is no slot %d", errSlot, pair)
+	}
+	_, err := e.f.WriteAt(make([]byte, pairSize), pair*pairSize)
+	if err == nil {
+		err = e.f.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("keystore: destroy erase slot %d: %w", pair, err)
+	}
+	e.free = append(e.free, pair)
+	return nil
+}
+
+func (e *eraseFile) close() error { return e.f.Close() }

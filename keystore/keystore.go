@@ -1,0 +1,152 @@
+// Package keystore keeps the keys of disks: a root key in a file, customer master keys (CMKs) under it, and under
+// those one data encryption key (DEK) for each layer and holder. Everything that it stores lies sealed in a
+// catalog; docs/keystore-format.md has the bytes.
+//
+// A plaintext key lives only in memory of pkg/secret. The root key is open as long as the store; a CMK, an erase
+// key or a wrapping key for one wrap or unwrap; a DEK belongs to whoever asked for it. What the package does not
+// promise: to hide which keys exist (names are in clear), or to notice that a single record was put back to an
+// older state.
+package keystore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/clock"
+	"nbdcrypt/pkg/refusal"
+)
+
+// Config is what a key store works on.
+type Config struct {
+	// Catalog is the sealed catalog, see Seal.
+	Catalog catalog.Store
+	// Root is from OpenRoot. It stays the caller's.
+	Root *Root
+	// Region is part of every CMK's identity.
+	Region string
+	Clock  clock.Clock
+	// Administrators names who can grant rights in a project, for refusals (rule A38).
+	Administrators func(project string) []string
+}
+
+// Store is the key store. Its methods may be called from many goroutines.
+type Store struct {
+	c     Config
+	erase *eraseFile
+	// making serialises what allocates erase slots.
+	making sync.Mutex
+}
+
+// storeKey is the catalog's proof that it is this store's.
+const storeKey = "store"
+
+var nameRule = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,64}$`)
+
+// Open opens the key store; on the first start it completes the store.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	if !nameRule.MatchString(c.Region) {
+		return nil, refusal.New(refusal.Usage, "use 1 to 64 letters, digits, '.', '_' or '-'", "%q can't be a region's name", c.Region)
+	}
+	path := filepath.Join(c.Root.stateDir, EraseFile)
+	if c.Root.First && !exists(path) {
+		if err := createErase(path, c.Root.Store); err != nil {
+			return nil, err
+		}
+	}
+	e, err := openErase(path, c.Root.Store)
+	if err != nil {
+		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the erase keys are damaged: %w", err)
+	}
+	s := &Store{c: c, erase: e}
+	if err := s.bind(ctx); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return s, nil
+}
+
+// bind checks that the catalog is of this store; the first start writes that into it.
+func (s *Store) bind(ctx context.Context) error {
+	var id []byte
+	err := s.c.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		id, err = r.Get(storeKey)
+		return err
+	})
+	want := s.c.Root.Store.String()
+	if errors.Is(err, catalog.ErrNotFound) && s.c.Root.First {
+		id = []byte(want)
+		err = s.update(ctx, "first-start-"+want, func(t catalog.Txn) error { return t.Put(storeKey, id) })
+	}
+	if err != nil || string(id) != want {
+		return refusal.New(refusal.Damaged, "restore the catalog from a backup of the state directory",
+			"the catalog is not of store %s: %w", want, errors.Join(err, fmt.Errorf("it names store %q", id)))
+	}
+	if s.c.Root.First {
+		return s.c.Root.complete()
+	}
+	return nil
+}
+
+// Close closes the store's own files, not the catalog and not the root key.
+func (s *Store) Close() error { return s.erase.close() }
+
+// update is Update with an answer in every case: where the outcome is unknown it asks, and tries again.
+func (s *Store) update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
+	for {
+		err := s.c.Catalog.Update(ctx, request, fn)
+		if !errors.Is(err, catalog.ErrUnknownOutcome) {
+			return err
+		}
+		done, askErr := s.c.Catalog.Outcome(ctx, request)
+		if askErr != nil {
+			return errors.Join(err, askErr)
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// getJSON reads a record into v, which must take all of it: a field that this build does not know is refused.
+func getJSON(r catalog.Reader, key string, v any) error {
+	b, err := r.Get(key)
+	if err != nil {
+		return err
+	}
+	return decodeJSON(key, b, v)
+}
+
+func decodeJSON(key string, b []byte, v any) error {
+	if err := strictJSON(b, v); err != nil {
+		return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, key, err)
+	}
+	return nil
+}
+
+func putJSON(t catalog.Txn, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("keystore: record %q: %w", key, err)
+	}
+	return t.Put(key, b)
+}
+
+// damaged makes a refusal of damage below, and leaves other errors alone.
+func damaged(err error) error {
+	if err == nil || !errors.Is(err, catalog.ErrDamaged) && !errors.Is(err, errBlob) && !errors.Is(err, errSlot) {
+		return err
+	}
+	return refusal.New(refusal.Damaged, "`nbdcrypt check` lists what is damaged and what still opens", "%w", err)
+}
+
+func isUUID(s string) bool {
+	id, err := uuid.Parse(s)
+	return err == nil && id.String() == s
+}

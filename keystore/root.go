@@ -1,0 +1,195 @@
+package keystore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/secret"
+)
+
+// Names in the state directory.
+const (
+	storeFile  = "store"
+	firstFile  = "store.new"
+	EraseFile  = "erase"
+	CatalogDir = "catalog"
+	AuditFile  = "audit.log"
+)
+
+// Root is the open root key with the store that it belongs to.
+type Root struct {
+	// Key is the root key. Close wipes it.
+	Key *secret.Key
+	// Store is the store's id.
+	Store uuid.UUID
+	// Made tells that the root key file was made by this call: the person should back it up.
+	Made bool
+	// First tells that the store is not complete yet: its catalog, log and erase file may be made. Open of the key
+	// store completes it.
+	First bool
+
+	stateDir string
+}
+
+// Close wipes the root key.
+func (r *Root) Close() { r.Key.Destroy() }
+
+// OpenRoot opens the root key of the store in stateDir, which exists, and makes both on first use. Every failure is
+// a refusal: Locked where the right key is not there, Damaged where a file is not as it was written.
+func OpenRoot(keyFile, stateDir string) (*Root, error) {
+	if err := checkOutside(keyFile, stateDir); err != nil {
+		return nil, err
+	}
+	store, first := filepath.Join(stateDir, storeFile), filepath.Join(stateDir, firstFile)
+	switch {
+	case exists(store):
+		return openExisting(keyFile, store, stateDir, false)
+	case exists(first) && (exists(keyFile) || exists(filepath.Join(stateDir, EraseFile))):
+		return openExisting(keyFile, first, stateDir, true)
+	}
+	if err := checkVirgin(keyFile, stateDir, exists(first)); err != nil {
+		return nil, err
+	}
+	root, err := makeRoot(keyFile, stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: making a root key: %w", err)
+	}
+	return root, nil
+}
+
+// checkVirgin refuses to make a root key where traces say that there was one.
+func checkVirgin(keyFile, stateDir string, started bool) error {
+	for _, name := range []string{EraseFile, CatalogDir, AuditFile} {
+		if path := filepath.Join(stateDir, name); !started && exists(path) {
+			return refusal.New(refusal.Damaged, "restore the file from a backup of the state directory",
+				"%s is missing, and %s is there", filepath.Join(stateDir, storeFile), path)
+		}
+	}
+	if exists(keyFile) {
+		return refusal.New(refusal.Locked, "is the state directory mounted? For a new store name another file with --root-key",
+			"the root key file %s belongs to a store, and %s holds none", keyFile, stateDir)
+	}
+	return nil
+}
+
+// makeRoot makes header and root key. The header is first: a key file without one means a state directory that is
+// missing, and no key file is ever made for a header that is complete.
+func makeRoot(keyFile, stateDir string) (*Root, error) {
+	store, err := uuid.NewRandom()
+	if err != nil {
+		return nil, err
+	}
+	key, err := secret.Random(keySize)
+	if err != nil {
+		return nil, err
+	}
+	root := &Root{Key: key, Store: store, Made: true, First: true, stateDir: stateDir}
+	if err := root.write(keyFile); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+func (r *Root) write(keyFile string) error {
+	h, err := newHeader(r.Key, r.Store)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(r.stateDir, firstFile), h.encode()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
+		return err
+	}
+	text, err := secret.New(maxTextFile)
+	if err != nil {
+		return err
+	}
+	defer text.Destroy()
+	n := writeText(text.Bytes(), rootKind, "key", r.Store, r.Key.Bytes())
+	return linkNew(keyFile, text.Bytes()[:n])
+}
+
+// openExisting opens the root key that the header names.
+func openExisting(keyFile, headerFile, stateDir string, first bool) (*Root, error) {
+	h, err := readHeader(headerFile)
+	if err != nil {
+		return nil, err
+	}
+	if !exists(keyFile) {
+		return nil, refusal.New(refusal.Locked,
+			fmt.Sprintf("put the root key file of store %s back at %s from its backup, or name it with --root-key; nothing opens without it", h.store, keyFile),
+			"the root key file %s is missing, and the store in %s is under a root key", keyFile, stateDir)
+	}
+	store, key, err := loadRootKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	root := &Root{Key: key, Store: store, First: first, stateDir: stateDir}
+	if err := root.match(h, keyFile); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+func readHeader(path string) (header, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return header{}, refusal.New(refusal.Damaged, "see that the daemon's user may read it", "the store's header can't be read: %w", err)
+	}
+	h, err := parseHeader(b)
+	if err != nil {
+		return header{}, refusal.New(refusal.Damaged, "restore the file from a backup of the state directory",
+			"the store's header %s is damaged: %w", path, err)
+	}
+	return h, nil
+}
+
+func loadRootKey(path string) (uuid.UUID, *secret.Key, error) {
+	buf, n, err := readRootFile(path)
+	if err != nil {
+		return uuid.UUID{}, nil, err
+	}
+	defer buf.Destroy()
+	store, key, err := parseRootKey(buf.Bytes()[:n])
+	if err != nil {
+		return store, nil, refusal.New(refusal.Damaged, "put the root key file back from its backup",
+			"the root key file %s is damaged: %w", path, err)
+	}
+	return store, key, nil
+}
+
+func (r *Root) match(h header, keyFile string) error {
+	if r.Store != h.store {
+		return refusal.New(refusal.Locked, fmt.Sprintf("name the root key file of store %s with --root-key", h.store),
+			"the root key file %s is of store %s, and the store in %s is %s", keyFile, r.Store, r.stateDir, h.store)
+	}
+	have, err := newHeader(r.Key, r.Store)
+	if err != nil {
+		return err
+	}
+	if have.rootID != h.rootID {
+		return refusal.New(refusal.Locked, "put the root key file back from its backup",
+			"the root key file %s names store %s, but its key is not that store's", keyFile, r.Store)
+	}
+	return nil
+}
+
+// complete ends the first start: from now on nothing of the store is ever made anew.
+func (r *Root) complete() error {
+	err := os.Rename(filepath.Join(r.stateDir, firstFile), filepath.Join(r.stateDir, storeFile))
+	if err == nil {
+		err = syncDir(r.stateDir)
+	}
+	if err != nil {
+		return fmt.Errorf("keystore: complete the store: %w", err)
+	}
+	r.First = false
+	return nil
+}
