@@ -19,10 +19,13 @@ func printAttached(w io.Writer, at control.Attached) {
 	if err != nil {
 		return // the daemon may serve it elsewhere than on a socket; the URI has been printed
 	}
-	fmt.Fprintf(w, "\nnbd-client (as root):\n  nbd-client -unix %s /dev/nbd0 -N %s\n", quote(socket), quote(export))
+	fmt.Fprintf(w, "\nnbd-client (as root):\n  nbd-client -unix %s /dev/nbd0 -N %s%s\n", quote(socket), quote(export), ro(" -readonly"))
 	fmt.Fprintf(w, "QEMU:\n  -drive %s\n", quote("file="+qemu(at.URI)+",format=raw,if=virtio,discard=unmap"+ro(",readonly=on")))
-	fmt.Fprintf(w, "nbdfuse, and a file system on a loop device (as root; mkfs the first time only):\n"+
-		"  mkdir -p nbd mnt && nbdfuse%s nbd/disk %s &\n  mkfs.ext4 nbd/disk\n  mount -o loop%s nbd/disk mnt\n", ro(" -r"), quote(at.URI), ro(",ro"))
+	fmt.Fprintf(w, "nbdfuse, and a file system on a loop device (as root):\n  mkdir -p nbd mnt && nbdfuse%s nbd/disk %s &\n", ro(" -r"), quote(at.URI))
+	if !at.ReadOnly {
+		fmt.Fprintln(w, "  mkfs.ext4 nbd/disk    # the first time only")
+	}
+	fmt.Fprintf(w, "  mount -o loop%s nbd/disk mnt\n", ro(",ro"))
 }
 
 // qemu doubles commas: in an option's value a single one starts the next option.

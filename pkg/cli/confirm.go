@@ -28,11 +28,11 @@ func yesFlag(cmd *cobra.Command, yes *bool) {
 
 // confirm asks for a yes on a terminal; anywhere else, and for any other answer, the act is refused.
 func (a *app) confirm(cmd *cobra.Command, what string) error {
-	refused := refusal.New(refusal.Confirm, "Repeat the command with --yes to do it.", "not confirmed: %s", what)
+	refused := refusal.New(refusal.Confirm, "Repeat the command with --yes to do it.", "%s: that needs a yes", what)
 	if !a.isTerminal(cmd.InOrStdin()) {
 		return refused
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s Go on? [y/N] ", what)
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s. Go on? [y/N] ", what)
 	answer, err := readLine(cmd.Context(), cmd.InOrStdin())
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func confirmed[T any](a *app, cmd *cobra.Command, yes bool, fn func(context.Cont
 	if yes || refusal.CodeOf(err) != refusal.Confirm {
 		return v, err
 	}
-	if err := a.confirm(cmd, refusal.From(err).Message+"."); err != nil {
+	if err := a.confirm(cmd, refusal.From(err).Message); err != nil {
 		return v, err
 	}
 	return try(true)

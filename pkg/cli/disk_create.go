@@ -56,7 +56,10 @@ func sizeFlag(cmd *cobra.Command, size *string) {
 }
 
 func (w diskWish) disk(cmd *cobra.Command, name string) (control.DiskCreate, error) {
-	disk := control.DiskCreate{Name: name, Key: w.key, SectorSize: w.sector}
+	disk := control.DiskCreate{Name: name, Key: w.key}
+	if cmd.Flags().Changed("sector-size") {
+		disk.SectorSize = w.sector
+	}
 	switch {
 	case w.encrypted && w.plain:
 		return disk, usage(cmd, "--encrypted and --plain exclude each other")

@@ -19,7 +19,7 @@ func (a *app) diskDelete() *cobra.Command {
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			if err := a.confirmDisk(cmd, args[0], yes, "Disk %s will be deleted, and its data can't be restored."); err != nil {
+			if err := a.confirmDisk(cmd, args[0], yes, "disk %s will be deleted, and its data can't be restored"); err != nil {
 				return err
 			}
 			_, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (struct{}, error) {
@@ -45,7 +45,7 @@ key store. dm-crypt opens them as aes-xts-plain64. Asks first, unless --yes is g
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			if err := a.confirmDisk(cmd, args[0], yes, "The keys of disk %s will be printed in clear: who has them can read it for ever."); err != nil {
+			if err := a.confirmDisk(cmd, args[0], yes, "the keys of disk %s will be printed in clear, and who has them can read it for ever"); err != nil {
 				return err
 			}
 			e, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (control.Escrow, error) {

@@ -1,0 +1,267 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+)
+
+func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
+
+// checking is what the fake's check does.
+func (f *fake) checking(report control.CheckReport) control.Work {
+	return func(context.Context, func(done, total int64)) (any, error) { return report, nil }
+}
+
+// env is an environment that leads to one run directory and nowhere else.
+func env(run string) Env {
+	return Env{UID: 1000, Getenv: func(name string) string {
+		return map[string]string{"NBDCRYPT_RUN": run, "HOME": "/home/u"}[name]
+	}}
+}
+
+// answer is what one command line did.
+type answer struct {
+	code     int
+	out, err string
+}
+
+// try runs a command line; stdin is a terminal where something is typed.
+func try(t *testing.T, run, typed string, args ...string) answer {
+	t.Helper()
+	var out, errs bytes.Buffer
+	a := &app{hooks: Hooks{Env: env(run)}, isTerminal: func(stream any) bool { _, in := stream.(*strings.Reader); return in && typed != "" }}
+	code := a.main(context.Background(), args, strings.NewReader(typed), &out, &errs)
+	return answer{code, out.String(), errs.String()}
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden plays testdata/*.session: lines "$ COMMAND" are run against a fake daemon, and what is behind each is what it
+// asked (>), printed (nothing in front), said on stderr (!) and its exit code where that is not 0.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.session")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("sessions: %q, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(want))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(want) {
+				t.Errorf("%s is not what happens (see -update):\n%s", file, got)
+			}
+		})
+	}
+}
+
+func play(t *testing.T, session string) string {
+	f := serveFake(t)
+	f.check.Disks, f.check.Keys, f.check.Blocks = 2, 2, 4096
+	var b strings.Builder
+	for _, line := range strings.Split(session, "\n") {
+		command, is := strings.CutPrefix(line, "$ nbdcrypt ")
+		if strings.HasPrefix(line, "#") {
+			fmt.Fprintln(&b, line)
+		}
+		if !is {
+			continue
+		}
+		f.asked = nil
+		got := try(t, f.run, "", strings.Fields(command)...)
+		fmt.Fprintln(&b, line)
+		prefixed(&b, "> ", strings.Join(f.asked, "\n"))
+		prefixed(&b, "", got.out)
+		prefixed(&b, "! ", got.err)
+		if got.code != 0 {
+			fmt.Fprintf(&b, "exit %d\n", got.code)
+		}
+	}
+	return strings.ReplaceAll(b.String(), f.run, "/run/nbdcrypt")
+}
+
+func prefixed(b *strings.Builder, prefix, text string) {
+	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if text != "" {
+			fmt.Fprintln(b, strings.TrimRight(prefix+line, " "))
+		}
+	}
+}
+
+// TestExitCodes: whatever the daemon refuses with is the exit code, in both forms of the error.
+func TestExitCodes(t *testing.T) {
+	f := serveFake(t)
+	for code := refusal.Failed; code <= refusal.Locked; code++ {
+		f.refuse = refusal.New(code, "do <that>", "was refused")
+		if got := try(t, f.run, "", "disk", "show", "d"); got != (answer{int(code), "", "nbdcrypt: was refused\n  → do <that>\n"}) {
+			t.Errorf("code %d: %+v", code, got)
+		}
+		want := fmt.Sprintf(`{"error":{"code":%d,"message":"was refused","hint":"do <that>"}}`+"\n", code)
+		if got := try(t, f.run, "", "disk", "show", "d", "--json"); got != (answer{int(code), "", want}) {
+			t.Errorf("code %d: %+v", code, got)
+		}
+	}
+}
+
+// TestEveryCallFails walks through every command that talks to the daemon: a refusal ends each with its code and no result.
+func TestEveryCallFails(t *testing.T) {
+	f := serveFake(t)
+	f.refuse = refusal.New(refusal.Locked, "unlock it", "the root key is not open")
+	for _, line := range daemonCommands() {
+		got := try(t, f.run, "", strings.Fields(line)...)
+		if got.code != int(refusal.Locked) || got.out != "" || !strings.Contains(got.err, "not open") {
+			t.Errorf("%s: %+v", line, got)
+		}
+		got = try(t, filepath.Join(f.run, "none"), "", strings.Fields(line)...)
+		if got.code != int(refusal.Unreachable) || got.out != "" || !strings.Contains(got.err, "nbdcrypt serve --run "+f.run) {
+			t.Errorf("%s without a daemon: %+v", line, got)
+		}
+	}
+}
+
+func daemonCommands() []string {
+	return []string{
+		"status", "status --keys", "check", "check d", "grant create", "grant list", "grant revoke", "key create k", "key list",
+		"key show k", "key enable k", "key disable k", "disk create d --size 1M", "disk list", "disk show d", "disk extend d --size 1G",
+		"disk delete d", "disk delete d --yes", "disk escrow d", "disk escrow d --yes", "attach d", "detach d", "detach d --yes",
+	}
+}
+
+func TestConfirmOnATerminal(t *testing.T) {
+	for _, c := range []struct {
+		line, typed string
+		code        refusal.Code
+		asks        string
+	}{
+		{"disk delete d", "n\n", refusal.Confirm, "disk d (1 MiB, encrypted) will be deleted"},
+		{"disk delete d", "\n", refusal.Confirm, "[y/N]"},
+		{"disk delete d", "yes please\n", refusal.Confirm, "[y/N]"},
+		{"disk delete none", "y\n", refusal.NotFound, ""},
+		{"disk delete d", "y\n", refusal.OK, "can't be restored"},
+		{"disk delete d", "YES", refusal.OK, "can't be restored"},
+		{"disk escrow d", "n\n", refusal.Confirm, "in clear"},
+		{"disk escrow d", "y\n", refusal.OK, "in clear"},
+		{"grant revoke", "n\n", refusal.Confirm, "could not be attached any more. Go on?"},
+		{"grant revoke", "y\n", refusal.OK, "could not be attached any more. Go on?"},
+	} {
+		f := serveFake(t)
+		try(t, f.run, "", "grant", "create")
+		try(t, f.run, "", "disk", "create", "d", "--size", "1M", "--encrypted")
+		f.asked = nil
+		got := try(t, f.run, c.typed, strings.Fields(c.line)...)
+		if got.code != int(c.code) || !strings.Contains(got.err, c.asks) {
+			t.Errorf("%s, %q typed: %+v", c.line, c.typed, got)
+		}
+		if done := strings.Contains(strings.Join(f.asked, "\n"), "yes=true"); done != (c.code == refusal.OK) {
+			t.Errorf("%s, %q typed: asked %q", c.line, c.typed, f.asked)
+		}
+	}
+}
+
+// TestRuleA23_DetachAsks: detaching a disk whose key is unusable names the state and wants a yes.
+func TestRuleA23_DetachAsks(t *testing.T) {
+	f := serveFake(t)
+	for _, line := range []string{"grant create", "key create k", "disk create d --size 1M --key k", "attach d", "key disable k"} {
+		if got := try(t, f.run, "", strings.Fields(line)...); got.code != 0 {
+			t.Fatalf("%s: %+v", line, got)
+		}
+	}
+	if got := try(t, f.run, "", "detach", "d"); got.code != 9 || !strings.Contains(got.err, "k is Disabled") || !strings.Contains(got.err, "--yes") {
+		t.Errorf("no terminal: %+v", got)
+	}
+	if got := try(t, f.run, "n\n", "detach", "d"); got.code != 9 || !strings.Contains(got.err, "k is Disabled") {
+		t.Errorf("no: %+v", got)
+	}
+	if got := try(t, f.run, "y\n", "detach", "d"); got.code != 0 || got.out != "d is detached; 1 client was disconnected\n" {
+		t.Errorf("yes: %+v", got)
+	}
+}
+
+func TestCheckFindsDamage(t *testing.T) {
+	f := serveFake(t)
+	f.check = control.CheckReport{Disks: 1, Findings: []control.Finding{
+		{Severity: "note", What: "layer x", Where: "/p", Problem: "one of two headers is bad", Next: "nothing is lost"},
+	}}
+	if got := try(t, f.run, "", "check"); got.code != 0 || !strings.Contains(got.out, "note: layer x: one of two headers is bad\n  where: /p\n  next:  nothing is lost\n") {
+		t.Errorf("a note: %+v", got)
+	}
+	f.check.Findings[0].Severity = "damage"
+	if got := try(t, f.run, "", "check"); got.code != 8 || !strings.Contains(got.err, "1 finding of damage") {
+		t.Errorf("damage: %+v", got)
+	}
+	got := try(t, f.run, "", "check", "--json")
+	var report control.CheckReport
+	if err := json.Unmarshal([]byte(got.out), &report); err != nil || got.code != 8 || len(report.Findings) != 1 || !strings.HasPrefix(got.err, `{"error":{"code":8,`) {
+		t.Errorf("JSON: %+v, %v", got, err)
+	}
+}
+
+// TestInterrupted: an interrupt ends a call, and a question that nobody answers, with a word and exit 1.
+func TestInterrupted(t *testing.T) {
+	f := serveFake(t)
+	try(t, f.run, "", "disk", "create", "d", "--size", "1M")
+	ctx, cancel := context.WithCancel(context.Background())
+	asked := cancelWhen{cancel: cancel, word: "[y/N]"}
+	never, stays := io.Pipe()
+	defer stays.Close()
+	a := &app{hooks: Hooks{Env: env(f.run)}, isTerminal: func(stream any) bool { return stream == any(never) }}
+	code := a.main(ctx, []string{"disk", "delete", "d"}, never, io.Discard, &asked)
+	if code != 1 || !strings.Contains(asked.String(), "interrupted: nothing was done") {
+		t.Errorf("%d %s", code, &asked)
+	}
+	var errs bytes.Buffer
+	if code := a.main(ctx, []string{"status"}, never, io.Discard, &errs); code != 1 || !strings.Contains(errs.String(), "interrupted") {
+		t.Errorf("%d %s", code, &errs)
+	}
+}
+
+// cancelWhen cancels once a word is written to it.
+type cancelWhen struct {
+	bytes.Buffer
+	cancel func()
+	word   string
+}
+
+func (c *cancelWhen) Write(p []byte) (int, error) {
+	n, err := c.Buffer.Write(p)
+	if strings.Contains(c.String(), c.word) {
+		c.cancel()
+	}
+	return n, err
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+// TestResultNotPrinted: a result that could not be written is a failure, not a success that nobody saw.
+func TestResultNotPrinted(t *testing.T) {
+	f := serveFake(t)
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"version"}} {
+		var errs bytes.Buffer
+		code := Main(context.Background(), args, strings.NewReader(""), full{}, &errs, Hooks{Env: env(f.run)})
+		if code != 1 || !strings.Contains(errs.String(), "no space left") {
+			t.Errorf("%q: %d %s", args, code, &errs)
+		}
+	}
+}

@@ -1,0 +1,317 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+)
+
+// fake is a daemon for tests: it keeps disks and keys in memory, answers the routes as the real one does, and notes what
+// it is asked.
+type fake struct {
+	run   string
+	mu    sync.Mutex
+	asked []string
+	grant *control.Grant
+	keys  []*control.Key
+	disks []*control.Disk
+	made  int
+	jobs  *control.Jobs
+	// check is what RouteCheck finds.
+	check control.CheckReport
+	// refuse makes every call fail.
+	refuse error
+}
+
+func moment0() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+
+// serveFake starts a fake on a run directory of its own.
+func serveFake(t *testing.T) *fake {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cli") // t.TempDir() can be longer than a socket's path may be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	f := &fake{run: dir, jobs: control.NewJobs(4)}
+	listener, err := net.Listen("unix", filepath.Join(dir, control.SocketControl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: f.mux()}}
+	server.Start()
+	t.Cleanup(server.Close)
+	return f
+}
+
+func (f *fake) mux() *http.ServeMux {
+	mux := http.NewServeMux()
+	handle := func(route string, fn func(r *http.Request) (any, error)) {
+		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(newReader(body))
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.asked = append(f.asked, fmt.Sprintf("%s %s %s", r.Method, r.URL.RequestURI(), body))
+			v, err := fn(r)
+			if f.refuse != nil {
+				err = f.refuse
+			}
+			if err != nil {
+				control.WriteError(w, err)
+				return
+			}
+			if _, isJob := v.(control.Job); isJob && route == control.RouteCheck {
+				control.WriteJSON(w, http.StatusAccepted, v)
+				return
+			}
+			control.WriteJSON(w, http.StatusOK, v)
+		})
+	}
+	handle(control.RouteStatus, f.status)
+	handle(control.RouteGrantCreate, f.grantCreate)
+	handle(control.RouteGrantList, func(*http.Request) (any, error) {
+		if f.grant == nil {
+			return []control.Grant{}, nil
+		}
+		return []control.Grant{*f.grant}, nil
+	})
+	handle(control.RouteGrantRevoke, f.grantRevoke)
+	handle(control.RouteKeyCreate, f.keyCreate)
+	handle(control.RouteKeyList, func(*http.Request) (any, error) { return control.List(f.keys), nil })
+	handle(control.RouteKeyShow, func(r *http.Request) (any, error) { return f.key(r.PathValue("key")) })
+	handle(control.RouteKeyEnable, func(r *http.Request) (any, error) { return f.setKey(r, "Enabled") })
+	handle(control.RouteKeyDisable, func(r *http.Request) (any, error) { return f.setKey(r, "Disabled") })
+	handle(control.RouteDiskCreate, f.diskCreate)
+	handle(control.RouteDiskList, func(*http.Request) (any, error) { return control.List(f.disks), nil })
+	handle(control.RouteDiskShow, func(r *http.Request) (any, error) { return f.disk(r.PathValue("disk")) })
+	handle(control.RouteDiskExtend, f.diskExtend)
+	handle(control.RouteDiskDelete, f.diskDelete)
+	handle(control.RouteDiskEscrow, f.diskEscrow)
+	handle(control.RouteAttach, f.attach)
+	handle(control.RouteDetach, f.detach)
+	handle(control.RouteCheck, func(r *http.Request) (any, error) {
+		return f.jobs.Start(control.Job{Verb: "check", Unit: "blocks"}, f.checking(f.check))
+	})
+	mux.HandleFunc(control.RouteJobShow, func(w http.ResponseWriter, r *http.Request) {
+		after, wait, _ := control.Wait(r)
+		job, err := f.jobs.Get(r.Context(), r.PathValue("job"), after, wait)
+		if err != nil {
+			control.WriteError(w, err)
+			return
+		}
+		control.WriteJSON(w, http.StatusOK, job)
+	})
+	return mux
+}
+
+func (f *fake) id() string {
+	f.made++
+	return fmt.Sprintf("%08x-0000-4000-8000-000000000000", f.made)
+}
+
+func (f *fake) nbd() string { return filepath.Join(f.run, control.SocketNBD) }
+
+func (f *fake) status(r *http.Request) (any, error) {
+	s := control.Status{
+		Version: "v0", PID: 42, Started: moment0(), Region: "local", State: "/state", Pool: "/state/pool", RootKey: "/root.key",
+		Control: filepath.Join(f.run, control.SocketControl), NBD: f.nbd(), Disks: len(f.disks), PoolFree: 5 << 30,
+		KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Limit: 65536, Keys: 1}, Warnings: []string{"the pool is nearly full"},
+	}
+	for _, d := range f.disks {
+		if len(d.Attachments) > 0 {
+			s.Attached++
+			if r.URL.Query().Get(control.QueryKeys) == "true" {
+				s.Keys = append(s.Keys, control.HeldKey{Kind: "dek", ID: d.Layers[0].ID, For: "disk " + d.Name, Since: moment0()})
+			}
+		}
+	}
+	return s, nil
+}
+
+func (f *fake) grantCreate(r *http.Request) (any, error) {
+	if f.grant == nil {
+		f.grant = &control.Grant{Project: r.URL.Query().Get(control.QueryProject), Region: "local", By: "root", Created: moment0()}
+		f.keys = append(f.keys, &control.Key{ID: f.id(), Alias: "evs/default", Project: f.grant.Project, State: "Enabled", Default: true, Origin: "local", Version: 1, Created: moment0()})
+	}
+	return f.grant, nil
+}
+
+func (f *fake) grantRevoke(r *http.Request) (any, error) {
+	if len(f.disks) > 0 && r.URL.Query().Get(control.QueryYes) != "true" {
+		return nil, refusal.New(refusal.Confirm, "Confirm it.", "1 encrypted disk could not be attached any more")
+	}
+	f.grant = nil
+	return struct{}{}, nil
+}
+
+func (f *fake) key(name string) (*control.Key, error) {
+	for _, k := range f.keys {
+		if k.Alias == name || k.ID == name {
+			return k, nil
+		}
+	}
+	return nil, refusal.New(refusal.NotFound, "`nbdcrypt key list` lists them.", "no key %s", name)
+}
+
+func (f *fake) keyCreate(r *http.Request) (any, error) {
+	var ask control.KeyCreate
+	if err := control.ReadJSON(r, &ask); err != nil {
+		return nil, err
+	}
+	if _, err := f.key(ask.Alias); err == nil {
+		return nil, refusal.New(refusal.Busy, "Choose another alias.", "key %s exists already", ask.Alias)
+	}
+	k := &control.Key{ID: f.id(), Alias: ask.Alias, Project: r.URL.Query().Get(control.QueryProject), State: "Enabled", Origin: "local", Version: 1, Created: moment0()}
+	f.keys = append(f.keys, k)
+	return k, nil
+}
+
+func (f *fake) setKey(r *http.Request, state string) (any, error) {
+	k, err := f.key(r.PathValue("key"))
+	if err != nil {
+		return nil, err
+	}
+	if k.Default {
+		return nil, refusal.New(refusal.KeyForbids, "Use a key of your own.", "%s is a default key: it can't be disabled", k.Alias)
+	}
+	k.State = state
+	for _, d := range f.disks {
+		if d.Key != nil && d.Key.ID == k.ID {
+			d.Key.State = state
+		}
+	}
+	return k, nil
+}
+
+func (f *fake) disk(name string) (*control.Disk, error) {
+	for _, d := range f.disks {
+		if d.Name == name || d.ID == name {
+			return d, nil
+		}
+	}
+	return nil, refusal.New(refusal.NotFound, "`nbdcrypt disk list` lists them.", "no disk %s", name)
+}
+
+func (f *fake) diskCreate(r *http.Request) (any, error) {
+	var ask control.DiskCreate
+	if err := control.ReadJSON(r, &ask); err != nil {
+		return nil, err
+	}
+	if _, err := f.disk(ask.Name); err == nil {
+		return nil, refusal.New(refusal.Busy, "Choose another name.", "disk %s exists already", ask.Name)
+	}
+	if ask.SectorSize == 0 {
+		ask.SectorSize = 512
+	}
+	layer := f.id()
+	d := &control.Disk{
+		ID: f.id(), Name: ask.Name, Project: r.URL.Query().Get(control.QueryProject), Size: ask.Size, SectorSize: ask.SectorSize, Status: "available",
+		Created: moment0(), Layers: []control.DiskLayer{{ID: layer, Segments: []string{"/state/pool/" + layer + "/data.0000"}}},
+	}
+	if ask.Size > 5<<30 {
+		d.Warnings = []string{"the pool has only 5 GiB free"}
+	}
+	if ask.Encrypted != nil && *ask.Encrypted {
+		if f.grant == nil {
+			return nil, refusal.New(refusal.Denied, "Ask a security administrator (root) for `nbdcrypt grant create`.", "the project's rights are not granted")
+		}
+		if ask.Key == "" {
+			ask.Key = "evs/default"
+		}
+		k, err := f.key(ask.Key)
+		if err != nil {
+			return nil, err
+		}
+		d.Encrypted, d.Key = true, &control.DiskKey{ID: k.ID, Alias: k.Alias, State: k.State}
+	}
+	f.disks = append(f.disks, d)
+	return d, nil
+}
+
+func (f *fake) diskExtend(r *http.Request) (any, error) {
+	var ask control.DiskExtend
+	if err := control.ReadJSON(r, &ask); err != nil {
+		return nil, err
+	}
+	d, err := f.disk(r.PathValue("disk"))
+	if err != nil {
+		return nil, err
+	}
+	if ask.Size < d.Size {
+		return nil, refusal.New(refusal.Usage, "A disk only grows.", "disk %s has %d bytes already", d.Name, d.Size)
+	}
+	d.Size, d.Warnings = ask.Size, nil
+	return d, nil
+}
+
+func (f *fake) diskDelete(r *http.Request) (any, error) {
+	d, err := f.disk(r.PathValue("disk"))
+	if err != nil {
+		return nil, err
+	}
+	if len(d.Attachments) > 0 {
+		return nil, refusal.New(refusal.Busy, "`nbdcrypt detach "+d.Name+"` first.", "disk %s is attached", d.Name)
+	}
+	if r.URL.Query().Get(control.QueryYes) != "true" {
+		return nil, refusal.New(refusal.Confirm, "", "deleting is for good")
+	}
+	f.disks = slices.DeleteFunc(f.disks, func(o *control.Disk) bool { return o == d })
+	return struct{}{}, nil
+}
+
+func (f *fake) diskEscrow(r *http.Request) (any, error) {
+	d, err := f.disk(r.PathValue("disk"))
+	if err != nil {
+		return nil, err
+	}
+	if r.URL.Query().Get(control.QueryYes) != "true" {
+		return nil, refusal.New(refusal.Confirm, "", "keys would be shown")
+	}
+	return control.Escrow{Cipher: "aes-xts-plain64", SectorSize: d.SectorSize, Layers: []control.EscrowLayer{{ID: d.Layers[0].ID, Key: fmt.Sprintf("%0128x", 7)}}}, nil
+}
+
+func (f *fake) attach(r *http.Request) (any, error) {
+	var ask control.Attach
+	if err := control.ReadJSON(r, &ask); err != nil {
+		return nil, err
+	}
+	d, err := f.disk(r.PathValue("disk"))
+	if err != nil {
+		return nil, err
+	}
+	if d.Key != nil && d.Key.State != "Enabled" {
+		return nil, refusal.New(refusal.KeyForbids, "`nbdcrypt key enable "+d.Key.Alias+"`", "key %s is %s", d.Key.Alias, d.Key.State)
+	}
+	export := control.ExportName(r.URL.Query().Get(control.QueryProject), d.Name)
+	at := control.Attached{Disk: d.Name, Export: export, URI: control.URI(export, f.nbd()), ReadOnly: ask.ReadOnly}
+	d.Status = "in-use"
+	d.Attachments = []control.Attachment{{URI: at.URI, Since: moment0(), ReadOnly: ask.ReadOnly, By: "root", Allow: ask.Allow, Clients: 1}}
+	return at, nil
+}
+
+func (f *fake) detach(r *http.Request) (any, error) {
+	d, err := f.disk(r.PathValue("disk"))
+	if err != nil {
+		return nil, err
+	}
+	if len(d.Attachments) == 0 {
+		return nil, refusal.New(refusal.Busy, "", "disk %s is not attached", d.Name)
+	}
+	if d.Key != nil && d.Key.State != "Enabled" && r.URL.Query().Get(control.QueryYes) != "true" {
+		return nil, refusal.New(refusal.Confirm, "", "disk %s could not be attached again: key %s is %s", d.Name, d.Key.Alias, d.Key.State)
+	}
+	d.Status, d.Attachments = "available", nil
+	return control.Detached{Disk: d.Name, Clients: 1}, nil
+}
