@@ -24,7 +24,7 @@ type house struct {
 }
 
 // serve runs a server on a unix socket for one test, and at its end shuts it down and looks for goroutines that
-// were left behind.
+// were left behind. So there is one server at a time: a test that wants several has subtests.
 func serve(t testing.TB, exports nbd.Exports) *house {
 	t.Helper()
 	return serveWith(t, nbd.NewServer(exports, slog.New(slog.DiscardHandler)))
@@ -64,8 +64,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); runtime.Gosched() {
 		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			t.Fatalf("waited in vain until %s\n%s", what, buf[:runtime.Stack(buf, true)])
+			t.Fatalf("waited in vain until %s", what)
 		}
 	}
 }

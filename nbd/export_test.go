@@ -1,0 +1,34 @@
+package nbd
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// SetHandshakeTime changes what a handshake may take.
+func (s *Server) SetHandshakeTime(d time.Duration) { s.handshakeTime = d }
+
+// SetLimits changes how many connections there may be.
+func (s *Server) SetLimits(all, user int) { s.limit, s.userLimit = all, user }
+
+// SetLinger changes how long the connections of a drained export live on.
+func (e *Export) SetLinger(d time.Duration) { e.linger = d }
+
+// Kept is how many bytes the export keeps for the next requests.
+func (e *Export) Kept() int {
+	e.memory.mu.Lock()
+	defer e.memory.mu.Unlock()
+	return e.memory.kept
+}
+
+// Converse runs one connection of a peer without asking the kernel who it is.
+func (s *Server) Converse(nc net.Conn, peer Peer) {
+	c := newConn(s, nc, peer)
+	c.serve(context.Background())
+}
+
+const (
+	MaxOptions = maxOptions
+	MaxWorkers = maxWorkers
+)
