@@ -23,7 +23,9 @@ keeps; a disk is readable from attach to detach and at no other time.
 		a.completion(), a.version())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(help())
+	about := help()
+	root.AddCommand(about)
+	root.SetHelpCommand(about)
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "print results, and errors, as JSON")
 	flags.StringVar(&a.project, "project", control.DefaultProject, "the project that the command is about")
