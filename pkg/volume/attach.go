@@ -1,0 +1,288 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/keystore"
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/secret"
+	"nbdcrypt/pkg/volume/cryptdev"
+	"nbdcrypt/pkg/volume/layer"
+	"nbdcrypt/xts"
+)
+
+// Attachment is a disk that is readable on this host: open layers, and the ciphers of their DEKs.
+type Attachment struct {
+	Disk     uuid.UUID
+	Name     string
+	Project  string
+	Since    time.Time
+	By       string
+	ReadOnly bool
+	Device   *cryptdev.Device
+	// Key names the CMK version that was used; nil for a plain disk.
+	Key *keystore.KeyVersionRef
+	// Warnings say what the attachment before this one may have lost.
+	Warnings []string
+
+	record attachRecord
+	layers []*layer.Layer
+	keys   []heldCipher
+}
+
+// heldCipher is a cipher with the memory that its schedules lie in.
+type heldCipher struct {
+	cipher *xts.Cipher
+	memory *secret.Key
+}
+
+// wipe leaves nothing of the key.
+func (h heldCipher) wipe() {
+	h.cipher.Wipe()
+	h.memory.Destroy()
+}
+
+// AttachSpec says how to attach.
+type AttachSpec struct {
+	Project, Disk string
+	By            string
+	ReadOnly      bool
+	// Released is called with the key that was unwrapped before anything uses it; an error stops the attach. This is
+	// where the audit record is synced.
+	Released func(disk string, key *keystore.KeyVersionRef) error
+}
+
+// Attach makes a disk readable: its DEKs are unwrapped, its layers opened, and the catalog says so.
+func (s *Service) Attach(ctx context.Context, request string, spec AttachSpec) (*Attachment, error) {
+	d, err := s.lookUp(ctx, spec.Project, spec.Disk)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.claim(d, Attaching); err != nil {
+		return nil, err
+	}
+	defer s.release(d)
+	// What was read before the claim may be old by now.
+	if d, err = s.lookUp(ctx, spec.Project, d.ID.String()); err != nil {
+		return nil, err
+	}
+	if s.attachment(d.ID) != nil {
+		return nil, refusal.New(refusal.Busy, "run `nbdcrypt detach "+d.Name+"` first, or use the attachment that `nbdcrypt disk show` prints",
+			"disk %s is attached already", d.Name)
+	}
+	a := &Attachment{Disk: d.ID, Name: d.Name, Project: d.Project, Since: s.Clock.Now(), By: spec.By, ReadOnly: spec.ReadOnly}
+	if err := s.open(ctx, request, d, a, spec); err != nil {
+		a.end()
+		return nil, explain(d.Name, err)
+	}
+	s.mu.Lock()
+	s.attached[d.ID] = a
+	s.mu.Unlock()
+	return a, nil
+}
+
+// open does the work of Attach; what it has opened when it fails is in a.
+func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Attachment, spec AttachSpec) error {
+	layers, err := s.stack(ctx, d)
+	if err != nil {
+		return err
+	}
+	left, err := s.takeOver(ctx, d)
+	if err != nil {
+		return err
+	}
+	if left != nil {
+		a.Warnings = append(a.Warnings, left.warning())
+	}
+	if err := s.unwrapAll(ctx, d, layers, a); err != nil {
+		return err
+	}
+	if err := spec.Released(d.ID.String(), a.Key); err != nil {
+		return err
+	}
+	stack, err := s.openLayers(ctx, d, layers, a, left != nil)
+	if err != nil {
+		return err
+	}
+	if err := s.note(ctx, request, d, a, left); err != nil {
+		return err
+	}
+	a.Device = cryptdev.New(stack, d.Size, a.ReadOnly)
+	return nil
+}
+
+// unwrapAll opens the DEK of every layer and expands it where it will be used; the DEK itself does not stay.
+func (s *Service) unwrapAll(ctx context.Context, d diskRecord, layers []layerRecord, a *Attachment) error {
+	if !d.Encrypted {
+		return nil
+	}
+	for _, l := range layers {
+		held, key, err := s.unwrap(ctx, d, l)
+		if err != nil {
+			return err
+		}
+		a.keys = append(a.keys, held)
+		if a.Key == nil {
+			a.Key = &key
+		}
+	}
+	return nil
+}
+
+func (s *Service) unwrap(ctx context.Context, d diskRecord, l layerRecord) (heldCipher, keystore.KeyVersionRef, error) {
+	dek, key, err := s.Keys.UnwrapDEK(ctx, d.Project, holder(d), l.ID.String(), l.SectorSize)
+	if err != nil {
+		return heldCipher{}, key, fmt.Errorf("disk %s can't be attached: %w", d.Name, err)
+	}
+	defer dek.Destroy()
+	memory, err := secret.New(xts.Size)
+	if err != nil {
+		return heldCipher{}, key, keyMemory(err)
+	}
+	cipher, err := xts.New(memory.Bytes(), dek.Bytes())
+	if err != nil {
+		memory.Destroy()
+		return heldCipher{}, key, fmt.Errorf("volume: the key of layer %s: %w", l.ID, err)
+	}
+	return heldCipher{cipher, memory}, key, nil
+}
+
+// keyMemory makes a refusal of a full arena.
+func keyMemory(err error) error {
+	if errors.Is(err, secret.ErrFull) {
+		return refusal.New(refusal.Failed, "detach a disk, or raise the limit of locked memory (LimitMEMLOCK, ulimit -l)",
+			"no memory left for keys: %w", err)
+	}
+	return err
+}
+
+// openLayers opens the stack: the top for writing, what is below it for reading.
+func (s *Service) openLayers(ctx context.Context, d diskRecord, layers []layerRecord, a *Attachment, unclean bool) ([]cryptdev.Layer, error) {
+	stack := make([]cryptdev.Layer, len(layers))
+	for i, l := range layers {
+		size := l.Size
+		if i == 0 {
+			size = d.Size
+		}
+		open, err := layer.Open(ctx, s.Pool, l.header(), size, layer.Options{
+			ReadOnly: a.ReadOnly || i > 0, Unclean: unclean, OnFailure: func(err error) { s.noteFailure(a, err) },
+		})
+		if err != nil {
+			return nil, err
+		}
+		a.layers = append(a.layers, open)
+		stack[i] = cryptdev.Layer{Layer: open, Size: size}
+		if d.Encrypted {
+			stack[i].Cipher = a.keys[i].cipher
+		}
+	}
+	return stack, nil
+}
+
+// note puts the attachment into the catalog, before the first write.
+func (s *Service) note(ctx context.Context, request string, d diskRecord, a *Attachment, left *attachRecord) error {
+	a.record = attachRecord{Version: recordVersion, Disk: d.ID, Host: s.Host, Instance: s.Instance, Epoch: d.Epoch + 1,
+		By: a.By, ReadOnly: a.ReadOnly, Since: a.Since}
+	for _, l := range a.layers {
+		a.record.Identities = append(a.record.Identities, l.Identities()...)
+	}
+	if a.ReadOnly && left != nil {
+		a.record.Lost = left.Lost // a read-only attachment mends nothing
+	}
+	return s.update(ctx, request, func(t catalog.Txn) error {
+		now, err := get(t, diskKey(d.ID), parseDisk)
+		if err != nil {
+			return err
+		}
+		if now.Epoch != d.Epoch {
+			return refusal.New(refusal.Busy, "try again", "disk %s was attached by somebody else meanwhile", d.Name)
+		}
+		now.Epoch++
+		return errors.Join(put(t, diskKey(d.ID), now), put(t, attachmentKey(d.ID), a.record))
+	})
+}
+
+// end closes and wipes whatever of an attachment is open.
+func (a *Attachment) end() error {
+	var errs []error
+	for _, l := range a.layers {
+		errs = append(errs, l.Close())
+	}
+	for _, k := range a.keys {
+		k.wipe()
+	}
+	a.layers, a.keys = nil, nil
+	return errors.Join(errs...)
+}
+
+// leftBehind is the attachment record of a run that is over, nil where there is none.
+func (s *Service) leftBehind(ctx context.Context, d diskRecord) (*attachRecord, error) {
+	var left attachRecord
+	err := s.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		left, err = get(r, attachmentKey(d.ID), parseAttachment)
+		return err
+	})
+	if errors.Is(err, catalog.ErrNotFound) {
+		return nil, nil
+	}
+	return &left, err
+}
+
+// takeOver fences the run that left an attachment behind, so that nothing of it can still be written.
+func (s *Service) takeOver(ctx context.Context, d diskRecord) (*attachRecord, error) {
+	left, err := s.leftBehind(ctx, d)
+	if err != nil || left == nil {
+		return nil, err
+	}
+	if left.Host != s.Host {
+		return nil, refusal.New(refusal.Busy, "detach it there, or start its daemon there again",
+			"disk %s is attached on host %s", d.Name, left.Host)
+	}
+	for _, id := range left.Identities {
+		if err := s.Pool.Fence(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	if left.ReadOnly && left.Lost == "" {
+		return nil, nil // it wrote nothing
+	}
+	return left, nil
+}
+
+func (a *attachRecord) warning() string {
+	if a.Lost != "" {
+		return fmt.Sprintf("a sync failed during the attachment since %s (%s): what was written after the last good flush may be lost",
+			a.Since.Format(time.RFC3339), a.Lost)
+	}
+	return fmt.Sprintf("the attachment since %s ended without a detach: what was not flushed may be lost; run a file system check before use",
+		a.Since.Format(time.RFC3339))
+}
+
+// noteFailure keeps in the catalog that a sync failed, so that the next attach can say so even after a crash.
+func (s *Service) noteFailure(a *Attachment, cause error) {
+	s.Log.Error("a sync failed; nothing more is written until detach", "disk", a.Name, "err", cause)
+	go func() {
+		err := s.update(context.Background(), "failure-"+uuid.NewString(), func(t catalog.Txn) error {
+			return a.keepFailure(t, cause)
+		})
+		if err != nil {
+			s.Log.Error("the failed sync could not be kept in the catalog", "disk", a.Name, "err", err)
+		}
+	}()
+}
+
+// keepFailure notes a failed sync in the record, if the record is still this attachment's.
+func (a *Attachment) keepFailure(t catalog.Txn, cause error) error {
+	now, err := get(t, attachmentKey(a.Disk), parseAttachment)
+	if err != nil || now.Epoch != a.record.Epoch {
+		return err
+	}
+	now.Lost = cause.Error()
+	return put(t, attachmentKey(a.Disk), now)
+}

@@ -1,0 +1,140 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/volume/layer"
+)
+
+// Problem is one thing that Check found. Severity is "damage" or "note".
+type Problem struct{ Severity, What, Where, Problem, Next string }
+
+const (
+	damage = "damage"
+	note   = "note"
+)
+
+// Check looks at one disk, or at all disks where ref is empty, whether attached or not. It needs no key. It returns how
+// many disks and how many bytes of disk it looked at.
+func (s *Service) Check(ctx context.Context, project, ref string, found func(Problem), progress func(done, total int64)) (disks int, bytes int64, err error) {
+	records, err := s.toCheck(ctx, project, ref)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, d := range records {
+		bytes += d.Size
+	}
+	var done int64
+	for _, d := range records {
+		err := s.checkDisk(ctx, d, found, func(n int64) { progress(done+n, bytes) })
+		if err != nil {
+			return 0, 0, err
+		}
+		done += d.Size
+	}
+	if ref == "" {
+		err = s.checkStrays(ctx, found)
+	}
+	return len(records), bytes, err
+}
+
+func (s *Service) toCheck(ctx context.Context, project, ref string) (records []diskRecord, err error) {
+	if ref != "" {
+		d, err := s.lookUp(ctx, project, ref)
+		return []diskRecord{d}, err
+	}
+	err = s.eachDisk(ctx, func(d diskRecord) error { records = append(records, d); return nil })
+	return records, explain("list", err)
+}
+
+// checkDisk tells what it finds; an error is only for what ends the whole check.
+func (s *Service) checkDisk(ctx context.Context, d diskRecord, found func(Problem), progress func(int64)) error {
+	what := fmt.Sprintf("disk %s/%s", d.Project, d.Name)
+	layers, err := s.stack(ctx, d)
+	if err != nil {
+		found(Problem{damage, what, "catalog", err.Error(), "restore the state directory from a backup"})
+		return nil
+	}
+	if left, err := s.leftBehind(ctx, d); err == nil && left != nil && s.attachment(d.ID) == nil {
+		found(Problem{note, what, "catalog", left.warning(), "attach it and run a file system check"})
+	}
+	for i, l := range layers {
+		size := l.Size
+		if i == 0 {
+			size = d.Size
+		}
+		if err := s.checkLayer(ctx, d, i, l, size, what, found, progress); err != nil {
+			return err
+		}
+	}
+	progress(d.Size)
+	return nil
+}
+
+func (s *Service) checkLayer(ctx context.Context, d diskRecord, i int, l layerRecord, size int64, what string, found func(Problem), progress func(int64)) error {
+	open, done, err := s.borrow(ctx, d, i, l, size)
+	if err != nil {
+		found(Problem{damage, what, "layer " + l.ID.String(), err.Error(), "restore the layer's files from a backup"})
+		return nil
+	}
+	defer done()
+	err = open.Check(ctx, size, func(f layer.Finding) {
+		p := Problem{note, what, fmt.Sprintf("layer %s, %s", l.ID, f.Where), f.What, "nothing is lost; the next write there mends it"}
+		if f.Lost {
+			p.Severity, p.Next = damage, "restore these bytes from a backup; writing them anew makes them readable again"
+		}
+		found(p)
+	}, progress)
+	if err != nil && ctx.Err() == nil {
+		found(Problem{damage, what, "layer " + l.ID.String(), err.Error(), "restore the layer's files from a backup"})
+		return nil
+	}
+	return err
+}
+
+// borrow gives the layer as this run has it open, or opens it for reading; a disk that is being checked is not attached
+// or deleted meanwhile.
+func (s *Service) borrow(ctx context.Context, d diskRecord, i int, l layerRecord, size int64) (*layer.Layer, func(), error) {
+	if err := s.claim(d, Checking); err != nil {
+		return nil, nil, err
+	}
+	done := func() { s.release(d) }
+	if a := s.attachment(d.ID); a != nil {
+		return a.layers[i], done, nil
+	}
+	open, err := layer.Open(ctx, s.Pool, l.header(), size, layer.Options{ReadOnly: true})
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return open, func() { _ = open.Close(); done() }, nil
+}
+
+// checkStrays reports layers in the pool that the catalog does not know. They are never removed: a catalog that was set
+// back would cost disks.
+func (s *Service) checkStrays(ctx context.Context, found func(Problem)) error {
+	names, err := s.Pool.List(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Catalog.View(ctx, func(r catalog.Reader) error {
+		for _, name := range names {
+			id, err := uuid.Parse(path.Dir(name))
+			if err == nil {
+				_, err = r.Get(layerKey(id))
+			}
+			if err == nil || !errors.Is(err, catalog.ErrNotFound) && ctx.Err() != nil {
+				continue
+			}
+			found(Problem{note, "pool", name, "no disk uses this volume",
+				"if the catalog was not set back, it can be deleted by hand"})
+		}
+		return nil
+	})
+}

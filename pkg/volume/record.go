@@ -1,0 +1,193 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/volume/layer"
+)
+
+// Status is what a disk is doing, in the words that users see.
+type Status string
+
+// The statuses. Creating, Available and Deleting are kept in the catalog; the others last as long as the work.
+const (
+	Creating  Status = "creating"
+	Available Status = "available"
+	Attaching Status = "attaching"
+	InUse     Status = "in-use"
+	Detaching Status = "detaching"
+	Extending Status = "extending"
+	Deleting  Status = "deleting"
+	Checking  Status = "checking"
+)
+
+// recordVersion is the version of every record of this package.
+const recordVersion = 1
+
+// diskRecord is a disk in the catalog, at disk/ID.
+type diskRecord struct {
+	Version    int       `json:"v"`
+	ID         uuid.UUID `json:"id"`
+	Name       string    `json:"name"`
+	Project    string    `json:"project"`
+	Size       int64     `json:"size"`
+	SectorSize int       `json:"sector_size"`
+	Encrypted  bool      `json:"encrypted"`
+	Key        string    `json:"key,omitempty"`
+	Status     Status    `json:"status"`
+	Top        uuid.UUID `json:"top"`
+	Epoch      uint64    `json:"epoch"`
+	Created    time.Time `json:"created"`
+	// Request made the disk; the same request again finds it made.
+	Request string `json:"request"`
+}
+
+// layerRecord is a layer in the catalog, at layer/ID: where it stands in the tree, and what its header must say.
+type layerRecord struct {
+	Version    int       `json:"v"`
+	ID         uuid.UUID `json:"id"`
+	Parent     uuid.UUID `json:"parent"` // the zero UUID at the bottom
+	Size       int64     `json:"size"`
+	SectorSize int       `json:"sector_size"`
+	Encrypted  bool      `json:"encrypted"`
+	Created    time.Time `json:"created"`
+}
+
+func (l layerRecord) header() layer.Header {
+	return layer.Header{ID: l.ID, Encrypted: l.Encrypted, SectorSize: l.SectorSize}
+}
+
+// attachRecord is an attachment in the catalog, at attachment/DISK. It outlives the daemon: one that is found at attach
+// belongs to a run that ended without detaching, or whose last flush failed.
+type attachRecord struct {
+	Version    int             `json:"v"`
+	Disk       uuid.UUID       `json:"disk"`
+	Host       string          `json:"host"`
+	Instance   string          `json:"instance"`
+	Epoch      uint64          `json:"epoch"`
+	Identities []pool.Identity `json:"identities"`
+	By         string          `json:"by"`
+	ReadOnly   bool            `json:"read_only"`
+	Since      time.Time       `json:"since"`
+	// Lost is the sync that failed: what was written after the last good flush may be gone.
+	Lost string `json:"lost,omitempty"`
+}
+
+func diskKey(id uuid.UUID) string       { return "disk/" + id.String() }
+func nameKey(project, n string) string  { return "disk-name/" + project + "/" + n }
+func layerKey(id uuid.UUID) string      { return "layer/" + id.String() }
+func attachmentKey(id uuid.UUID) string { return "attachment/" + id.String() }
+
+// parse reads a record strictly: an unknown version or field is refused.
+func parse(key string, b []byte, v any, version *int) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil && *version != recordVersion {
+		err = fmt.Errorf("version %d; this build reads version %d", *version, recordVersion)
+	}
+	if err == nil && d.More() {
+		err = errors.New("it goes on after its end")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, key, err)
+	}
+	return nil
+}
+
+func parseDisk(key string, b []byte) (d diskRecord, err error) {
+	if err = parse(key, b, &d, &d.Version); err == nil && diskKey(d.ID) != key {
+		err = fmt.Errorf("%w: record %q is disk %s", catalog.ErrDamaged, key, d.ID)
+	}
+	return d, err
+}
+
+func parseLayer(key string, b []byte) (l layerRecord, err error) {
+	if err = parse(key, b, &l, &l.Version); err == nil && layerKey(l.ID) != key {
+		err = fmt.Errorf("%w: record %q is layer %s", catalog.ErrDamaged, key, l.ID)
+	}
+	return l, err
+}
+
+func parseAttachment(key string, b []byte) (a attachRecord, err error) {
+	if err = parse(key, b, &a, &a.Version); err == nil && attachmentKey(a.Disk) != key {
+		err = fmt.Errorf("%w: record %q is of disk %s", catalog.ErrDamaged, key, a.Disk)
+	}
+	return a, err
+}
+
+// get reads one record; an absent one is catalog.ErrNotFound.
+func get[T any](r catalog.Reader, key string, parse func(string, []byte) (T, error)) (T, error) {
+	b, err := r.Get(key)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return parse(key, b)
+}
+
+func put(t catalog.Txn, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("volume: record %q: %w", key, err)
+	}
+	return t.Put(key, b)
+}
+
+// eachDisk calls fn with every disk.
+func (s *Service) eachDisk(ctx context.Context, fn func(diskRecord) error) error {
+	return s.Catalog.View(ctx, func(r catalog.Reader) error {
+		for after := ""; ; {
+			pairs, err := r.Scan("disk/", after, 256)
+			if err != nil || len(pairs) == 0 {
+				return err
+			}
+			for _, p := range pairs {
+				d, err := parseDisk(p.Key, p.Value)
+				if err == nil {
+					err = fn(d)
+				}
+				if err != nil {
+					return err
+				}
+				after = p.Key
+			}
+		}
+	})
+}
+
+// update commits a change; where the outcome is not known it asks, and tries again.
+func (s *Service) update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
+	for {
+		err := s.Catalog.Update(ctx, request, fn)
+		if !errors.Is(err, catalog.ErrUnknownOutcome) {
+			return err
+		}
+		if done, err := s.Catalog.Outcome(ctx, request); err != nil || done {
+			return err
+		}
+	}
+}
+
+func isDamage(err error) bool {
+	for _, is := range []error{catalog.ErrDamaged, layer.ErrDamaged, layer.ErrVersion, pool.ErrDamaged, pool.ErrNotExist} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
