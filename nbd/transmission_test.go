@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -284,10 +285,10 @@ func TestNBD18_AShortReadIsAnError(t *testing.T) {
 }
 
 func TestNBD19_ErrorsOfTheDevice(t *testing.T) {
-	var answer error
+	var answer atomic.Value
 	h, _ := hooked(t, func(op nbdtest.Op, _, _ int64) error {
 		if op == nbdtest.Sync {
-			return answer
+			return answer.Load().(error)
 		}
 		return nil
 	})
@@ -297,7 +298,7 @@ func TestNBD19_ErrorsOfTheDevice(t *testing.T) {
 		syscall.EDQUOT: enospc, syscall.EFBIG: enospc, syscall.ESHUTDOWN: eshutdown, syscall.EACCES: eperm, syscall.EROFS: eperm,
 		syscall.ENOTSUP: eio, syscall.EOVERFLOW: eio, syscall.EBADF: eio, errors.New("odd"): eio, io.EOF: eio,
 	} {
-		answer = fmt.Errorf("device: %w", err)
+		answer.Store(fmt.Errorf("device: %w", err))
 		c.do(request{command: cmdFlush}, want)
 	}
 	c.lives()

@@ -1,0 +1,146 @@
+package nbd
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+)
+
+func TestGateIsEmptyOnceAndForAll(t *testing.T) {
+	for range 200 {
+		g := newGate()
+		var inside atomic.Int64
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for g.enter() {
+					inside.Add(1)
+					inside.Add(-1)
+					g.leave()
+				}
+			})
+		}
+		g.shut()
+		<-g.empty
+		if n := inside.Load(); n != 0 {
+			t.Fatalf("%d inside an empty gate", n)
+		}
+		wg.Wait()
+		if g.enter() || !g.isShut() {
+			t.Fatal("a shut gate let somebody in")
+		}
+		g.shut()
+	}
+}
+
+func TestBufferClasses(t *testing.T) {
+	var p buffers
+	for _, n := range []int{0, 1, 4095, 4096, 4097, 8192, 8193, 1 << 20, 1<<20 + 1, 64 << 20} {
+		b := p.get(n)
+		if len(b) != n || cap(b) < n || cap(b) > max(4096, 2*n) {
+			t.Errorf("get(%d) has %d of %d bytes", n, len(b), cap(b))
+		}
+		p.put(b)
+		if again := p.get(n); len(again) != n {
+			t.Errorf("get(%d) again has %d bytes", n, len(again))
+		}
+	}
+}
+
+func TestBuffersAreWiped(t *testing.T) {
+	var p buffers
+	dirty := func(n int) []byte {
+		b := p.get(n)
+		for i := range b {
+			b[i] = 0xaa
+		}
+		return b
+	}
+	clean := func(what string, b []byte) {
+		t.Helper()
+		if b = b[:cap(b)]; !bytes.Equal(b, make([]byte, len(b))) {
+			t.Errorf("%s still holds data", what)
+		}
+	}
+	tooLarge := dirty(32 << 20)
+	p.put(tooLarge)
+	clean("a buffer that is too large to keep", tooLarge)
+	kept, used := dirty(5000), dirty(5000)
+	p.put(kept)
+	if p.kept != cap(kept) {
+		t.Fatalf("%d bytes are kept", p.kept)
+	}
+	p.close()
+	clean("a buffer that was kept", kept)
+	p.put(used[:10])
+	clean("a buffer that came back to a closed pool", used)
+	if p.kept != 0 {
+		t.Errorf("a closed pool keeps %d bytes", p.kept)
+	}
+}
+
+func TestBudgetBounds(t *testing.T) {
+	b := newBudget(100)
+	b.take(100)
+	taken := make(chan struct{})
+	go func() {
+		b.take(60)
+		close(taken)
+	}()
+	b.give(50)
+	select {
+	case <-taken:
+		t.Fatal("60 of 50 were taken")
+	default:
+	}
+	b.give(50)
+	<-taken
+	if b.free != 40 {
+		t.Errorf("%d are free", b.free)
+	}
+}
+
+func TestSource(t *testing.T) {
+	stream := make([]byte, 5*sourceSize)
+	for i := range stream {
+		stream[i] = byte(i * 7)
+	}
+	for name, wrap := range map[string]func(io.Reader) io.Reader{
+		"whole": func(r io.Reader) io.Reader { return r }, "halves": iotest.HalfReader, "bytes": iotest.OneByteReader,
+		"data with EOF": iotest.DataErrReader,
+	} {
+		s := newSource(wrap(bytes.NewReader(stream)))
+		at := 0
+		for _, n := range []int{0, 1, 27, sourceSize - 1, sourceSize, 3, sourceSize + 1, 100} {
+			p := make([]byte, n)
+			if err := s.read(p); err != nil || !bytes.Equal(p, stream[at:at+n]) {
+				t.Fatalf("%s: %d bytes at %d: %v", name, n, at, err)
+			}
+			if err := s.skip(5); err != nil {
+				t.Fatal(err)
+			}
+			at += n + 5
+		}
+		rest := make([]byte, len(stream)-at)
+		if err := s.read(rest); err != nil || !bytes.Equal(rest, stream[at:]) {
+			t.Fatal(name, err)
+		}
+		if err := s.read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: at the end: %v", name, err)
+		}
+		s.wipe()
+		if !bytes.Equal(s.buf, make([]byte, sourceSize)) {
+			t.Errorf("%s: not wiped", name)
+		}
+	}
+	cut := newSource(bytes.NewReader(stream[:10]))
+	if err := cut.read(make([]byte, 11)); err != io.ErrUnexpectedEOF {
+		t.Error("an end in the middle:", err)
+	}
+	if err := newSource(bytes.NewReader(nil)).skip(1); err != io.ErrUnexpectedEOF {
+		t.Error("an end in a skip:", err)
+	}
+}
