@@ -1,0 +1,148 @@
+package access_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/refusal"
+)
+
+var (
+	root   = access.Caller{UID: 0, User: "root"}
+	self   = access.Caller{UID: 100, User: "daemon"}
+	admin  = access.Caller{UID: 1001, User: "alice"}
+	user   = access.Caller{UID: 1002, User: "bob"}
+	audits = access.Caller{UID: 1003, User: "carol"}
+	nobody = access.Caller{UID: 1004, User: "dave"}
+)
+
+func newAccess(t *testing.T) *access.Access {
+	t.Helper()
+	a := access.New(catalog.Memory(), self)
+	for c, role := range map[access.Caller]access.Role{admin: access.SecurityAdmin, user: access.User, audits: access.Auditor} {
+		must(t, a.Grant(t.Context(), "grant-"+c.User, holding(c, role)))
+	}
+	return a
+}
+
+func holding(c access.Caller, role access.Role) access.Holding {
+	return access.Holding{UID: c.UID, User: c.User, Project: access.DefaultProject, Role: role}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allowed is the policy as it should be: A for the security administrator, U for the user, R for the auditor, N for
+// who has no role. Root and the daemon's own user may do everything.
+var allowed = map[access.Action]string{
+	access.StatusShow: "AURN", access.GrantCreate: "A", access.GrantList: "AUR", access.GrantRevoke: "A",
+	access.KeyCreate: "AU", access.KeyList: "AUR", access.KeyShow: "AUR", access.KeyEnable: "A", access.KeyDisable: "A",
+	access.DiskCreate: "U", access.DiskList: "AUR", access.DiskShow: "AUR", access.DiskExtend: "U", access.DiskDelete: "U",
+	access.DiskEscrow: "U", access.DiskAttach: "U", access.DiskDetach: "U", access.CheckRun: "AUR",
+	access.JobList: "AUR", access.JobShow: "AUR", access.JobCancel: "AU",
+	access.RoleGrant: "A", access.RoleList: "AR", access.RoleRevoke: "A",
+}
+
+func TestRuleC17_RolesAreSeparate(t *testing.T) {
+	a := newAccess(t)
+	callers := map[access.Caller]string{root: "", self: "", admin: "A", user: "U", audits: "R", nobody: "N"}
+	for action := access.StatusShow; action <= access.RoleRevoke; action++ {
+		letters, ok := allowed[action]
+		if !ok {
+			t.Errorf("%v is in no row of this table", action)
+		}
+		for c, letter := range callers {
+			err := a.Check(t.Context(), c, action, access.DefaultProject)
+			if strings.Contains(letters, letter) {
+				must(t, err)
+				continue
+			}
+			if refusal.CodeOf(err) != refusal.Denied {
+				t.Errorf("%s may %v: %v", c.User, action, err)
+			}
+		}
+	}
+	if err := a.Check(t.Context(), root, access.RoleRevoke+1, access.DefaultProject); err == nil {
+		t.Error("an action that does not exist is allowed")
+	}
+}
+
+func TestRuleA37_OnlyTheSecurityAdministratorGrants(t *testing.T) {
+	a := newAccess(t)
+	for _, c := range []access.Caller{user, audits, nobody} {
+		err := refusal.From(a.Check(t.Context(), c, access.GrantCreate, access.DefaultProject))
+		for _, want := range []string{c.User, "security-admin", "root", "daemon", "alice"} {
+			if !strings.Contains(err.Message, want) {
+				t.Errorf("%q does not name %s", err.Message, want)
+			}
+		}
+		if err.Hint == "" {
+			t.Errorf("%q has no hint", err.Message)
+		}
+	}
+}
+
+func TestUnknownProject(t *testing.T) {
+	a := newAccess(t)
+	for c, want := range map[access.Caller]refusal.Code{root: refusal.NotFound, self: refusal.NotFound, user: refusal.Denied, admin: refusal.Denied} {
+		if err := a.Check(t.Context(), c, access.StatusShow, "other"); refusal.CodeOf(err) != want {
+			t.Errorf("%s gets %v", c.User, err)
+		}
+	}
+}
+
+func TestMayOpen(t *testing.T) {
+	a := newAccess(t)
+	for c, want := range map[access.Caller]bool{root: true, user: true, nobody: true, admin: false, audits: false, self: false} {
+		if got := a.MayOpen(c, user.UID, []uint32{nobody.UID}); got != want {
+			t.Errorf("%s may open: %v", c.User, got)
+		}
+	}
+}
+
+func TestRolesAreKeptAndRevoked(t *testing.T) {
+	a := newAccess(t)
+	ctx := t.Context()
+	must(t, a.Grant(ctx, "again", holding(user, access.User)))
+	must(t, a.Grant(ctx, "second", holding(user, access.Auditor)))
+	list, err := a.List(ctx, access.DefaultProject)
+	must(t, err)
+	var got []string
+	for _, h := range list {
+		got = append(got, fmt.Sprintf("%s:%s", h.User, h.Role))
+	}
+	if want := "[alice:security-admin bob:user bob:auditor carol:auditor]"; fmt.Sprint(got) != want {
+		t.Errorf("roles are %v, want %s", got, want)
+	}
+	must(t, a.Revoke(ctx, "revoke", holding(user, access.User)))
+	if refusal.CodeOf(a.Revoke(ctx, "twice", holding(user, access.User))) != refusal.NotFound {
+		t.Error("a role is revoked twice")
+	}
+	if a.Check(ctx, user, access.DiskAttach, access.DefaultProject) == nil {
+		t.Error("a user attaches after the role is revoked")
+	}
+	must(t, a.Check(ctx, user, access.DiskList, access.DefaultProject))
+	if refusal.CodeOf(a.Grant(ctx, "bad", holding(user, "king"))) != refusal.Usage {
+		t.Error("a role that does not exist is granted")
+	}
+}
+
+func TestDamagedRolesAllowNothing(t *testing.T) {
+	s := catalog.Memory()
+	a := access.New(s, self)
+	for i, value := range []string{"", "{", `{"v":2,"user":"bob","roles":["user"]}`} {
+		must(t, s.Update(t.Context(), fmt.Sprint("bad", i), func(txn catalog.Txn) error {
+			return txn.Put("role/default/0000001002", []byte(value))
+		}))
+		if err := a.Check(t.Context(), user, access.DiskAttach, access.DefaultProject); refusal.CodeOf(err) != refusal.Damaged {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
