@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// finishTime is how long the last replies may take once a connection is asked to end.
+	// finishTime is how long a reply may take to leave once a connection is asked to end. Before that a client may
+	// pause as long as it likes: it holds nobody but itself.
 	finishTime = time.Second
 	// maxComplaints bounds what one connection can write into the log.
 	maxComplaints = 16
@@ -63,17 +64,17 @@ func (c *conn) converse(ctx context.Context) (err error) {
 		return err
 	}
 	defer export.part(c)
-	c.lift()
+	c.limit(time.Time{})
 	c.log.Debug("export opened", "export", export.name)
 	return newSession(c, export).run()
 }
 
-// lift ends the time limit of the handshake; a connection that is asked to end keeps its own.
-func (c *conn) lift() {
+// limit sets how long the connection may wait for its client; a connection that is asked to end keeps its own.
+func (c *conn) limit(until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.finishing {
-		c.nc.SetDeadline(time.Time{})
+		c.nc.SetDeadline(until)
 	}
 }
 
@@ -83,7 +84,16 @@ func (c *conn) finish() {
 	defer c.mu.Unlock()
 	c.finishing = true
 	c.nc.SetReadDeadline(time.Unix(1, 0))
-	c.nc.SetWriteDeadline(time.Now().Add(finishTime))
+	c.nc.SetWriteDeadline(time.Now().Add(c.server.finishTime))
+}
+
+// beforeWrite gives each of the last replies its time: the device may have been slower than a client may be.
+func (c *conn) beforeWrite() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finishing {
+		c.nc.SetWriteDeadline(time.Now().Add(c.server.finishTime))
+	}
 }
 
 // cut ends the connection at once.

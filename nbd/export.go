@@ -56,8 +56,8 @@ func (e *Export) Clients() int {
 
 // Drain refuses new requests with ESHUTDOWN and waits for the device calls in progress. Once it returned nil no
 // goroutine touches the device again, and the caller may sync it and wipe its key; buffers that carried plaintext
-// are wiped, save those of replies that are still being sent, which are wiped when they have left. The connections
-// end a few seconds later. After an error Drain may be called again.
+// are wiped, save those of payloads that are on their way from or to a client, which are wiped when they have
+// arrived or their connection ends, a few seconds later. After an error Drain may be called again.
 func (e *Export) Drain(ctx context.Context) error {
 	e.refuseNew()
 	select {

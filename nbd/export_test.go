@@ -9,6 +9,9 @@ import (
 // SetHandshakeTime changes what a handshake may take.
 func (s *Server) SetHandshakeTime(d time.Duration) { s.handshakeTime = d }
 
+// SetFinishTime changes how long a reply may take to leave at the end.
+func (s *Server) SetFinishTime(d time.Duration) { s.finishTime = d }
+
 // SetLimits changes how many connections there may be.
 func (s *Server) SetLimits(all, user int) { s.limit, s.userLimit = all, user }
 

@@ -13,7 +13,7 @@ var (
 	ErrUnknownExport = errors.New("nbd: no such export")
 	ErrPolicy        = errors.New("nbd: export is not for this user")
 	// ErrShutdown: the export, or the whole server, is on its way out.
-	ErrShutdown = fmt.Errorf("nbd: %w", syscall.ESHUTDOWN)
+	ErrShutdown = fmt.Errorf("nbd: shutting down: %w", syscall.ESHUTDOWN)
 )
 
 // Info is what LIST tells about an export.

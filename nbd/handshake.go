@@ -28,7 +28,7 @@ type option struct {
 // handshake is fixed newstyle (spec items 1 to 9). It returns the export that the client has opened and joined, or
 // nil where the session ends in good order without one.
 func (c *conn) handshake(ctx context.Context) (*Export, error) {
-	c.nc.SetDeadline(time.Now().Add(c.server.handshakeTime))
+	c.limit(time.Now().Add(c.server.handshakeTime))
 	ctx, cancel := context.WithTimeout(ctx, c.server.handshakeTime)
 	defer cancel()
 	if err := c.greet(); err != nil {

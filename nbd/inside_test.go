@@ -3,6 +3,7 @@ package nbd
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,5 +143,36 @@ func TestSource(t *testing.T) {
 	}
 	if err := newSource(bytes.NewReader(nil)).skip(1); err != io.ErrUnexpectedEOF {
 		t.Error("an end in a skip:", err)
+	}
+}
+
+func TestNBD08_OneUserDoesNotTakeAllConnections(t *testing.T) {
+	s := NewServer(nil, slog.New(slog.DiscardHandler))
+	s.limit, s.userLimit = 10, 2
+	admit := func(uid uint32) *conn {
+		c := &conn{server: s, peer: Peer{UID: uid}}
+		if !s.admit(c) {
+			return nil
+		}
+		return c
+	}
+	first := admit(1000)
+	if first == nil || admit(1000) == nil || admit(1000) != nil {
+		t.Error("a user has not exactly two connections")
+	}
+	if admit(1001) == nil {
+		t.Error("another user is shut out")
+	}
+	s.dismiss(first)
+	if admit(1000) == nil {
+		t.Error("there is no room after one has left")
+	}
+	for i := range 7 {
+		if admit(0) == nil {
+			t.Errorf("root's connection %d is refused", i)
+		}
+	}
+	if admit(0) != nil {
+		t.Error("an eleventh connection of ten")
 	}
 }

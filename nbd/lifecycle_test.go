@@ -199,6 +199,25 @@ func TestShutdownAnswersWhatWasRead(t *testing.T) {
 	}
 }
 
+func TestShutdownWaitsForASlowDevice(t *testing.T) {
+	h, _, entered, release, _ := holding(t)
+	const finishTime = 10 * time.Millisecond
+	h.server.SetFinishTime(finishTime)
+	c, idle := h.enter(t, "vol"), h.enter(t, "vol")
+	c.send(request{command: cmdWrite, cookie: 1, length: 1}.bytes(9))
+	<-entered
+	done := make(chan error, 1)
+	go func() { done <- h.server.Shutdown(t.Context()) }()
+	idle.closed()
+	began := time.Now()
+	eventually(t, "the client's time would be over", func() bool { return time.Since(began) > 3*finishTime })
+	close(release)
+	c.expect(1, ok)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestShutdownIsBounded(t *testing.T) {
 	h, _, entered, release, _ := holding(t)
 	c := h.enter(t, "vol")

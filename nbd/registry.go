@@ -11,12 +11,21 @@ func (s *Server) admit(c *conn) bool {
 		return false
 	}
 	if len(s.conns) >= s.limit || uid != 0 && s.users[uid] >= s.userLimit {
-		s.log.Warn("nbd: too many connections", "uid", uid, "all", len(s.conns), "user", s.users[uid])
+		s.tellFull(uid)
 		return false
 	}
+	s.full = false
 	s.conns[c] = struct{}{}
 	s.users[uid]++
 	return true
+}
+
+// tellFull logs that there are too many connections, once until there is room again: whoever knocks chooses how often.
+func (s *Server) tellFull(uid uint32) {
+	if !s.full {
+		s.log.Warn("nbd: too many connections", "uid", uid, "user", s.users[uid], "all", len(s.conns))
+	}
+	s.full = true
 }
 
 // dismiss counts c out.

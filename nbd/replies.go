@@ -72,6 +72,7 @@ func (w *writer) send() {
 		}
 	}
 	w.vector = w.pieces[:n]
+	w.session.conn.beforeWrite()
 	if _, err := w.vector.WriteTo(w.session.conn.nc); err != nil {
 		w.broken = true
 		w.session.conn.cut()

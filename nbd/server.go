@@ -27,6 +27,7 @@ type Server struct {
 	exports       Exports
 	log           *slog.Logger
 	handshakeTime time.Duration
+	finishTime    time.Duration
 	limit         int
 	userLimit     int
 	quiet         atomic.Bool
@@ -35,6 +36,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	users     map[uint32]int
+	full      bool
 	closed    bool
 	ended     chan struct{}
 }
@@ -45,6 +47,7 @@ func NewServer(exports Exports, log *slog.Logger) *Server {
 		exports:       exports,
 		log:           log,
 		handshakeTime: handshakeTime,
+		finishTime:    finishTime,
 		limit:         maxConnections,
 		userLimit:     maxUserConnections,
 		listeners:     make(map[net.Listener]struct{}),
