@@ -3,12 +3,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"nbdcrypt/pkg/cli"
+	"nbdcrypt/pkg/daemon"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -20,8 +23,12 @@ func main() {
 	os.Exit(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, hooks))
 }
 
-func serve(context.Context, cli.ServeOptions, io.Writer, io.Writer) error {
-	return refusal.New(refusal.Failed, "Build one that has it.", "this build has no daemon")
+func serve(ctx context.Context, o cli.ServeOptions, stdout, stderr io.Writer) error {
+	return daemon.Run(ctx, daemon.Options{
+		State: o.State, Run: o.Run, Pool: o.Pool, RootKey: o.RootKey, Region: o.Region, Listen: o.Listen,
+		Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
+		Ready: func(uri string) { fmt.Fprintln(stdout, "ready", uri) },
+	})
 }
 
 func demo(context.Context, io.Writer, io.Writer) error {

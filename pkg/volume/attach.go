@@ -53,8 +53,8 @@ type AttachSpec struct {
 	Project, Disk string
 	By            string
 	ReadOnly      bool
-	// Released is called with the key that was unwrapped before anything uses it; an error stops the attach. This is
-	// where the audit record is synced.
+	// Released is called when all else is done and before anything uses the key that was unwrapped; an error takes the
+	// attach back. This is where the audit record is synced.
 	Released func(disk string, key *keystore.KeyVersionRef) error
 }
 
@@ -103,15 +103,15 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 	if err := s.unwrapAll(ctx, d, layers, a); err != nil {
 		return err
 	}
-	if err := spec.Released(d.ID.String(), a.Key); err != nil {
-		return err
-	}
 	stack, err := s.openLayers(ctx, d, layers, a, left != nil)
 	if err != nil {
 		return err
 	}
 	if err := s.note(ctx, request, d, a, left); err != nil {
 		return err
+	}
+	if err := spec.Released(d.ID.String(), a.Key); err != nil {
+		return errors.Join(err, s.closeRecord(context.WithoutCancel(ctx), request+"/undo", a, nil))
 	}
 	a.Device = cryptdev.New(stack, d.Size, a.ReadOnly)
 	return nil
@@ -193,7 +193,7 @@ func (s *Service) note(ctx context.Context, request string, d diskRecord, a *Att
 		a.record.Identities = append(a.record.Identities, l.Identities()...)
 	}
 	if a.ReadOnly && left != nil {
-		a.record.Lost = left.Lost // a read-only attachment mends nothing
+		a.record.Unclean, a.record.Lost = true, left.Lost // it mends nothing
 	}
 	return s.update(ctx, request, func(t catalog.Txn) error {
 		now, err := get(t, diskKey(d.ID), parseDisk)
@@ -249,7 +249,7 @@ func (s *Service) takeOver(ctx context.Context, d diskRecord) (*attachRecord, er
 			return nil, err
 		}
 	}
-	if left.ReadOnly && left.Lost == "" {
+	if left.ReadOnly && !left.Unclean {
 		return nil, nil // it wrote nothing
 	}
 	return left, nil
@@ -285,4 +285,44 @@ func (a *Attachment) keepFailure(t catalog.Txn, cause error) error {
 	}
 	now.Lost = cause.Error()
 	return put(t, attachmentKey(a.Disk), now)
+}
+
+// LeftAttached names the disks that a run which is over had attached for writing and did not detach.
+func (s *Service) LeftAttached(ctx context.Context) (names []string, err error) {
+	var left []attachRecord
+	err = s.Catalog.View(ctx, func(r catalog.Reader) error {
+		for after := ""; ; {
+			pairs, err := r.Scan("attachment/", after, 256)
+			if err != nil || len(pairs) == 0 {
+				return err
+			}
+			for _, p := range pairs {
+				a, err := parseAttachment(p.Key, p.Value)
+				if err != nil {
+					return err
+				}
+				left = append(left, a)
+				after = p.Key
+			}
+		}
+	})
+	for _, a := range left {
+		if a.ReadOnly && !a.Unclean || a.Instance == s.Instance {
+			continue
+		}
+		err = s.Catalog.View(ctx, func(r catalog.Reader) error {
+			d, err := get(r, diskKey(a.Disk), parseDisk)
+			names = append(names, d.Name)
+			return err
+		})
+	}
+	return names, err
+}
+
+// KeyedLayers names the layers whose DEKs this attachment holds.
+func (a *Attachment) KeyedLayers() (ids []string) {
+	for i := range a.keys {
+		ids = append(ids, a.layers[i].ID.String())
+	}
+	return ids
 }

@@ -65,7 +65,7 @@ func (s *Service) closeRecord(ctx context.Context, request string, a *Attachment
 		if lost != nil {
 			now.Lost = lost.Error()
 		}
-		if now.Lost != "" {
+		if now.Lost != "" || now.Unclean {
 			return put(t, attachmentKey(a.Disk), now)
 		}
 		return t.Delete(attachmentKey(a.Disk))

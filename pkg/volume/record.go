@@ -79,6 +79,8 @@ type attachRecord struct {
 	By         string          `json:"by"`
 	ReadOnly   bool            `json:"read_only"`
 	Since      time.Time       `json:"since"`
+	// Unclean tells of a read-only attachment that the one before it, which could write, had not ended with a detach.
+	Unclean bool `json:"unclean,omitempty"`
 	// Lost is the sync that failed: what was written after the last good flush may be gone.
 	Lost string `json:"lost,omitempty"`
 }

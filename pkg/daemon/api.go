@@ -1,0 +1,207 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os/user"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/audit"
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+)
+
+var errPanicked = errors.New("daemon: the call ended in a panic; the log has the place")
+
+// call is one call of the control API: who asks what.
+type call struct {
+	ctx     context.Context
+	http    *http.Request
+	caller  access.Caller
+	pid     int32
+	request string
+	project string
+	// recorded tells that the audit has this call already: a key was released in it.
+	recorded bool
+}
+
+// disk is the disk that the path names.
+func (c *call) disk() string { return c.http.PathValue("disk") }
+
+// yes tells whether the caller has confirmed.
+func (c *call) yes() bool { return c.http.URL.Query().Get(control.QueryYes) == "true" }
+
+// peerKey is where a connection's context keeps who is at its other end.
+type peerKey struct{}
+
+// newAPI makes the server of the control API.
+func (d *Daemon) newAPI() *http.Server {
+	mux := http.NewServeMux()
+	for _, r := range routes {
+		mux.Handle(r.pattern, d.handler(r))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		control.WriteError(w, refusal.New(refusal.Usage, "use a client of this daemon's version", "there is no call %s %s", r.Method, r.URL.Path))
+	})
+	return &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			peer, err := nbd.PeerOf(c)
+			if err != nil {
+				d.o.Log.Error("a caller without credentials", "err", err)
+				return ctx
+			}
+			return context.WithValue(ctx, peerKey{}, peer)
+		},
+	}
+}
+
+// callOf tells who asks; a connection whose peer the kernel did not name is refused.
+func (d *Daemon) callOf(r *http.Request) (*call, error) {
+	peer, ok := r.Context().Value(peerKey{}).(nbd.Peer)
+	if !ok {
+		return nil, refusal.New(refusal.Denied, "connect over the control socket", "nobody knows who is calling")
+	}
+	c := &call{ctx: r.Context(), http: r, caller: d.callerOf(peer.UID), pid: peer.PID,
+		request: r.Header.Get(control.HeaderRequest), project: r.URL.Query().Get(control.QueryProject)}
+	if c.request == "" {
+		c.request = newRequest()
+	}
+	if len(c.request) > 64 {
+		return nil, refusal.New(refusal.Usage, "send a UUID", "the request id is longer than 64 bytes")
+	}
+	if c.project == "" {
+		c.project = control.DefaultProject
+	}
+	return c, nil
+}
+
+// callerOf names a user; one that the system does not know has a number only.
+func (d *Daemon) callerOf(uid uint32) access.Caller {
+	c := access.Caller{UID: uid, User: strconv.FormatUint(uint64(uid), 10)}
+	if u, err := user.LookupId(c.User); err == nil {
+		c.User = u.Username
+	}
+	return c
+}
+
+// handler answers one route: it asks access, does the verb, records it, and answers.
+func (d *Daemon) handler(r route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		c, err := d.callOf(req)
+		if err != nil {
+			control.WriteError(w, err)
+			return
+		}
+		status, body, err := d.answer(r, c)
+		if err != nil {
+			control.WriteError(w, err)
+			return
+		}
+		control.WriteJSON(w, status, body)
+	})
+}
+
+// answer does a call once, however often it is sent.
+func (d *Daemon) answer(r route, c *call) (int, any, error) {
+	if !r.changes {
+		return d.perform(r, c)
+	}
+	// What was begun is brought to its end and recorded, also when the caller goes away meanwhile.
+	c.ctx = context.WithoutCancel(c.ctx)
+	key := replayKey{c.caller.UID, c.request, c.http.Method + " " + c.http.URL.RequestURI()}
+	return d.replays.once(key, func() (int, any, error) { return d.perform(r, c) })
+}
+
+func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.o.Log.Error("panic in a call", "route", r.pattern, "panic", p, "stack", string(debug.Stack()))
+			status, body, err = 0, nil, errPanicked
+		}
+	}()
+	err = d.access.Check(c.ctx, c.caller, r.action, c.project)
+	if err == nil {
+		body, err = r.do(d, c)
+	}
+	if r.verb != "" && !c.recorded {
+		d.record(c, r.verb, c.resource(), err)
+	}
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case body == nil:
+		return http.StatusNoContent, nil, nil
+	case r.job:
+		return http.StatusAccepted, body, nil
+	}
+	return http.StatusOK, body, nil
+}
+
+// resource is what a call is about, as it named it.
+func (c *call) resource() string {
+	for _, name := range []string{"disk", "key", "job"} {
+		if v := c.http.PathValue(name); v != "" {
+			return cut(v)
+		}
+	}
+	return ""
+}
+
+// cut keeps what a caller sent from filling the log.
+func cut(s string) string {
+	if len(s) > 300 {
+		return s[:300] + "…"
+	}
+	return s
+}
+
+// record puts a verb into the audit log. It is done by then: where the log can't be written that is said loudly, and no
+// key is released any more, but a person can still detach and delete.
+func (d *Daemon) record(c *call, verb, resource string, err error) {
+	if e := d.appendRecord(c, verb, resource, "", err); e != nil {
+		d.o.Log.Error("the audit log can't be written", "verb", verb, "resource", resource, "err", e)
+	}
+}
+
+// recordRelease is record for a verb that releases a key: it must be durable before.
+func (d *Daemon) recordRelease(c *call, verb, resource, key string) error {
+	if err := d.appendRecord(c, verb, resource, key, nil); err != nil {
+		return refusal.New(refusal.CodeOf(err), "make room for the audit log, or mend it; until then no key is released",
+			"the release of a key could not be recorded: %w", err)
+	}
+	c.recorded = true
+	return nil
+}
+
+func (d *Daemon) appendRecord(c *call, verb, resource, key string, err error) error {
+	revision, e := d.raw.Revision(c.ctx)
+	if e != nil {
+		return e
+	}
+	rec := audit.Record{Request: c.request, UID: c.caller.UID, User: c.caller.User, PID: c.pid, Verb: verb,
+		Project: cut(c.project), Resource: resource, Outcome: audit.OK, Key: key, Catalog: revision}
+	if err != nil {
+		r := refusal.From(err)
+		rec.Outcome, rec.Code, rec.Message = audit.Refused, int(r.Code), cut(r.Message)
+	}
+	_, e = d.log.Append(context.WithoutCancel(c.ctx), rec)
+	return e
+}
+
+// ownRecord is a record of what the daemon does on its own.
+func (d *Daemon) ownRecord(verb string) audit.Record {
+	revision, err := d.raw.Revision(context.Background())
+	if err != nil {
+		d.o.Log.Error("reading the catalog's revision", "err", err)
+	}
+	return audit.Record{Request: newRequest(), UID: d.self.UID, User: d.self.User, Verb: verb,
+		Resource: fmt.Sprintf("region %s", d.o.Region), Outcome: audit.OK, Catalog: revision}
+}

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"os/user"
+	"strconv"
+	"time"
+
+	"nbdcrypt/keystore"
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/volume"
+)
+
+// drainTime bounds how long a detach waits for requests in flight.
+const drainTime = 20 * time.Second
+
+// attachmentView is an attachment as the API shows it.
+func (d *Daemon) attachmentView(a *volume.Attachment) control.Attachment {
+	v := control.Attachment{URI: d.uri(a), Since: a.Since, ReadOnly: a.ReadOnly, By: a.By, Allow: []string{}}
+	if e := d.exports.get(a); e != nil {
+		v.Clients = e.export.Clients()
+		v.Allow = append(v.Allow, e.allowNames...)
+	}
+	return v
+}
+
+func (d *Daemon) uri(a *volume.Attachment) string {
+	return control.URI(control.ExportName(a.Project, a.Name), d.nbdPath())
+}
+
+func (d *Daemon) attachCall(c *call) (any, error) {
+	var in control.Attach
+	if err := control.ReadJSON(c.http, &in); err != nil {
+		return nil, err
+	}
+	allow, err := lookUpUsers(in.Allow)
+	if err != nil {
+		return nil, err
+	}
+	a, err := d.volumes.Attach(c.ctx, c.request, volume.AttachSpec{
+		Project: c.project, Disk: c.disk(), By: c.caller.User, ReadOnly: in.ReadOnly,
+		Released: func(disk string, key *keystore.KeyVersionRef) error {
+			ref := ""
+			if key != nil {
+				ref = key.String()
+			}
+			return d.recordRelease(c, "attach", disk, ref)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.exports.add(a, c.caller.UID, allow, in.Allow)
+	return control.Attached{Disk: a.Name, Export: control.ExportName(a.Project, a.Name), URI: d.uri(a),
+		ReadOnly: a.ReadOnly, Warnings: a.Warnings}, nil
+}
+
+// lookUpUsers turns names and numbers into uids.
+func lookUpUsers(names []string) (uids []uint32, err error) {
+	for _, name := range names {
+		u, err := user.Lookup(name)
+		if err != nil {
+			u, err = user.LookupId(name)
+		}
+		text := name
+		if err == nil {
+			text = u.Uid
+		}
+		uid, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, refusal.New(refusal.NotFound, "`getent passwd` lists the users", "there is no user %.100q", name)
+		}
+		uids = append(uids, uint32(uid))
+	}
+	return uids, nil
+}
+
+func (d *Daemon) detachCall(c *call) (any, error) {
+	stranded, err := d.volumes.StrandedKey(c.ctx, c.project, c.disk())
+	if err != nil {
+		return nil, err
+	}
+	if stranded != nil && !c.yes() {
+		return nil, refusal.New(refusal.Confirm, "enable the key first, or add --yes if that is meant",
+			"the key %s of disk %s is %s: once detached, the disk can't be attached again", stranded.Alias, c.disk(), stateWord(*stranded))
+	}
+	return d.detach(c, c.disk())
+}
+
+// detach drains the export, then lets the disk go. Clients hear ESHUTDOWN from then on.
+func (d *Daemon) detach(c *call, disk string) (any, error) {
+	out := control.Detached{}
+	warnings, err := d.volumes.Detach(c.ctx, c.request, c.project, disk, func(a *volume.Attachment) error {
+		out.Disk = a.Name
+		return d.drain(c.ctx, a, &out.Clients)
+	})
+	out.Warnings = warnings
+	return out, err
+}
+
+func (d *Daemon) drain(ctx context.Context, a *volume.Attachment, clients *int) error {
+	e := d.exports.get(a)
+	if e == nil {
+		return nil
+	}
+	*clients = e.export.Clients()
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	if err := e.export.Drain(ctx); err != nil {
+		return refusal.New(refusal.Busy, "see why the storage does not answer, then detach again; new requests are refused already",
+			"requests are still in flight after %v: %w", drainTime, err)
+	}
+	d.exports.remove(a)
+	return nil
+}
+
+// exportOf makes the export of an attachment.
+func exportOf(a *volume.Attachment) *nbd.Export {
+	return nbd.NewExport(control.ExportName(a.Project, a.Name), a.Device, nbd.Options{ReadOnly: a.ReadOnly})
+}

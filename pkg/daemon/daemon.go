@@ -1,0 +1,193 @@
+// Package daemon wires everything together and is the only place where it all meets: it opens the state directory, serves
+// the control API and NBD, hands attached disks from one to the other, and ends in good order.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"nbdcrypt/keystore"
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/audit"
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/clock"
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/volume"
+)
+
+// Options are what the daemon is started with; every path is absolute.
+type Options struct {
+	State, Run, Pool, RootKey, Region string
+	// Listen are more NBD sockets, as nbd+unix URIs.
+	Listen  []string
+	Version string
+	Log     *slog.Logger
+	// Ready is called with the NBD socket's URI once the daemon accepts.
+	Ready func(uri string)
+}
+
+// stopTime bounds how long a stop may take; systemd gives 90 s by default.
+const stopTime = 30 * time.Second
+
+// Daemon is a running daemon.
+type Daemon struct {
+	o       Options
+	started time.Time
+	self    access.Caller
+
+	locks   []*dirLock
+	root    *keystore.Root
+	log     *audit.Log
+	raw     catalog.Store // what Badger holds
+	catalog catalog.Store // the same, sealed and witnessed
+	clock   *clock.Guard
+	keys    *keystore.Store
+	pool    *pool.Files
+	access  *access.Access
+	volumes *volume.Service
+
+	jobs    *control.Jobs
+	replays *replays
+	exports *exports
+	nbd     *nbd.Server
+	api     *http.Server
+
+	mu       sync.Mutex
+	warnings []string
+}
+
+// Run opens everything, serves until ctx ends, and stops: every disk is drained, flushed and wiped.
+func Run(ctx context.Context, o Options) error {
+	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256)}
+	defer d.close()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	d.exports = newExports(d.access)
+	d.nbd = nbd.NewServer(d.exports, o.Log)
+	d.api = d.newAPI()
+	failed, err := d.serve(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	d.announce()
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	return errors.Join(err, d.stop())
+}
+
+// serve listens everywhere; what fails later comes out of the channel.
+func (d *Daemon) serve(ctx context.Context) (<-chan error, error) {
+	controlSocket, err := listenUnix(filepath.Join(d.o.Run, control.SocketControl))
+	if err != nil {
+		return nil, err
+	}
+	nbdSocket, err := listenUnix(d.nbdPath())
+	if err != nil {
+		return nil, errors.Join(err, controlSocket.Close())
+	}
+	extra, err := extraListeners(d.o.Listen)
+	if err != nil {
+		for _, l := range append(extra, controlSocket, nbdSocket) {
+			_ = l.Close()
+		}
+		return nil, err
+	}
+	failed := make(chan error, 2+len(extra))
+	go func() {
+		if err := d.api.Serve(controlSocket); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}()
+	for _, l := range append([]net.Listener{nbdSocket}, extra...) {
+		go func() {
+			if err := d.nbd.Serve(ctx, l); err != nil {
+				failed <- err
+			}
+		}()
+	}
+	return failed, nil
+}
+
+func (d *Daemon) nbdPath() string { return filepath.Join(d.o.Run, control.SocketNBD) }
+
+// announce tells whoever waits that the daemon accepts: the service manager, and the reader of stdout.
+func (d *Daemon) announce() {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		d.o.Log.Warn("the service manager could not be told", "err", err)
+	}
+	d.o.Log.Info("ready", "state", d.o.State, "control", filepath.Join(d.o.Run, control.SocketControl), "nbd", d.nbdPath())
+	d.o.Ready(control.URI("", d.nbdPath()))
+}
+
+// stop ends in good order: no new handshakes, no new calls, then every disk, then the connections.
+func (d *Daemon) stop() error {
+	d.o.Log.Info("stopping", "attached", len(d.volumes.Attachments()))
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	d.nbd.Quiesce()
+	errs := []error{d.jobs.Shutdown(ctx), d.api.Shutdown(ctx)}
+	errs = append(errs, d.detachAll(ctx))
+	errs = append(errs, d.nbd.Shutdown(ctx))
+	_, err := d.log.Append(ctx, d.ownRecord("daemon.stop"))
+	return errors.Join(append(errs, err)...)
+}
+
+// detachAll detaches every disk at once, so that one slow disk does not keep the others.
+func (d *Daemon) detachAll(ctx context.Context) error {
+	list := d.volumes.Attachments()
+	errs := make([]error, len(list))
+	var wg sync.WaitGroup
+	for i, a := range list {
+		wg.Go(func() {
+			c := &call{ctx: ctx, caller: d.self, pid: int32(os.Getpid()), request: newRequest(), project: a.Project}
+			_, errs[i] = d.detach(c, a.Disk.String())
+			d.record(c, "detach", a.Disk.String(), errs[i])
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// close lets go of what is open, in the reverse order. What mattered was synced before.
+func (d *Daemon) close() {
+	if d.keys != nil {
+		_ = d.keys.Close()
+	}
+	if d.raw != nil {
+		if err := d.raw.Close(); err != nil {
+			d.o.Log.Error("closing the catalog", "err", err)
+		}
+	}
+	if d.log != nil {
+		_ = d.log.Close()
+	}
+	if d.root != nil {
+		d.root.Close()
+	}
+	for _, l := range d.locks {
+		l.release()
+	}
+}
+
+// warn keeps something that `status` should tell until the daemon ends.
+func (d *Daemon) warn(text string) {
+	d.o.Log.Warn(text)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warnings = append(d.warnings, text)
+}

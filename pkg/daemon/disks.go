@@ -1,0 +1,113 @@
+package daemon
+
+import (
+	"encoding/hex"
+
+	"nbdcrypt/keystore"
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/volume"
+)
+
+// defaultSector suits every client and can't tear a neighbour on power loss.
+const defaultSector = 512
+
+// diskView is a disk as the API shows it.
+func (d *Daemon) diskView(v volume.Disk) control.Disk {
+	view := control.Disk{ID: v.ID, Name: v.Name, Project: v.Project, Size: v.Size, SectorSize: v.SectorSize,
+		Encrypted: v.Encrypted, Status: string(v.Status), Created: v.Created, Layers: []control.DiskLayer{},
+		Attachments: []control.Attachment{}, Warnings: v.Warnings}
+	if v.Key != nil {
+		view.Key = &control.DiskKey{ID: v.Key.ID, Alias: v.Key.Alias, State: stateWord(*v.Key)}
+	}
+	for _, l := range v.Layers {
+		view.Layers = append(view.Layers, control.DiskLayer{ID: l.ID, Segments: append([]string{}, l.Segments...)})
+	}
+	if a := v.Attachment; a != nil {
+		view.Attachments = append(view.Attachments, d.attachmentView(a))
+	}
+	return view
+}
+
+// stateWord is a key's state; a key that is not there any more has none.
+func stateWord(k keystore.Info) string {
+	if k.State == 0 {
+		return "Deleted"
+	}
+	return k.State.String()
+}
+
+func (d *Daemon) diskCreate(c *call) (any, error) {
+	var in control.DiskCreate
+	if err := control.ReadJSON(c.http, &in); err != nil {
+		return nil, err
+	}
+	spec := volume.Spec{Project: c.project, Name: in.Name, Size: in.Size, SectorSize: in.SectorSize, Key: in.Key,
+		Encrypted: in.Key != ""}
+	if in.Encrypted != nil {
+		spec.Encrypted = *in.Encrypted
+	}
+	if spec.SectorSize == 0 {
+		spec.SectorSize = defaultSector
+	}
+	v, err := d.volumes.Create(c.ctx, c.request, spec)
+	return d.diskView(v), err
+}
+
+func (d *Daemon) diskList(c *call) (any, error) {
+	disks, err := d.volumes.List(c.ctx, c.project)
+	views := make([]control.Disk, len(disks))
+	for i, v := range disks {
+		views[i] = d.diskView(v)
+	}
+	return views, err
+}
+
+func (d *Daemon) diskShow(c *call) (any, error) {
+	v, err := d.volumes.Get(c.ctx, c.project, c.disk())
+	return d.diskView(v), err
+}
+
+func (d *Daemon) diskExtend(c *call) (any, error) {
+	var in control.DiskExtend
+	if err := control.ReadJSON(c.http, &in); err != nil {
+		return nil, err
+	}
+	v, err := d.volumes.Extend(c.ctx, c.request, c.project, c.disk(), in.Size)
+	return d.diskView(v), err
+}
+
+func (d *Daemon) diskDelete(c *call) (any, error) {
+	v, err := d.volumes.Get(c.ctx, c.project, c.disk())
+	if err != nil {
+		return nil, err
+	}
+	if !c.yes() {
+		return nil, refusal.New(refusal.Confirm, "add --yes if that is meant", "deleting disk %s destroys its data and its key for ever", v.Name)
+	}
+	return nil, d.volumes.Delete(c.ctx, c.request, c.project, c.disk())
+}
+
+// diskEscrow gives out the keys of a disk. They leave key memory here and end up with the caller, who asked for that.
+func (d *Daemon) diskEscrow(c *call) (any, error) {
+	v, err := d.volumes.Get(c.ctx, c.project, c.disk())
+	if err != nil {
+		return nil, err
+	}
+	if !c.yes() {
+		return nil, refusal.New(refusal.Confirm, "add --yes if that is meant, and keep what is printed as safe as the disk",
+			"who has the keys of disk %s can read it for ever, also when its CMK is disabled or deleted", v.Name)
+	}
+	sector, keys, err := d.volumes.Escrow(c.ctx, c.project, v.ID, func(ref keystore.KeyVersionRef) error {
+		return d.recordRelease(c, "disk escrow", v.ID, ref.String())
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer volume.DestroyAll(keys)
+	out := control.Escrow{Cipher: keystore.Cipher, SectorSize: sector}
+	for _, k := range keys {
+		out.Layers = append(out.Layers, control.EscrowLayer{ID: k.Layer, Key: hex.EncodeToString(k.Key.Bytes())})
+	}
+	return out, nil
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"context"
+	"sort"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/volume"
+)
+
+// exports are the attached disks as the NBD server sees them: each opens for whom it is meant and is hidden from others.
+type exports struct {
+	access *access.Access
+
+	mu     sync.Mutex
+	byDisk map[uuid.UUID]*exported
+	byName map[string]*exported
+}
+
+// exported is one export with who may open it.
+type exported struct {
+	export     *nbd.Export
+	attacher   uint32
+	allow      []uint32
+	allowNames []string
+}
+
+func newExports(a *access.Access) *exports {
+	return &exports{access: a, byDisk: map[uuid.UUID]*exported{}, byName: map[string]*exported{}}
+}
+
+func (x *exports) add(a *volume.Attachment, attacher uint32, allow []uint32, names []string) {
+	e := &exported{export: exportOf(a), attacher: attacher, allow: allow, allowNames: names}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.byDisk[a.Disk], x.byName[e.export.Name()] = e, e
+}
+
+func (x *exports) get(a *volume.Attachment) *exported {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.byDisk[a.Disk]
+}
+
+func (x *exports) remove(a *volume.Attachment) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e := x.byDisk[a.Disk]; e != nil {
+		delete(x.byName, e.export.Name())
+		delete(x.byDisk, a.Disk)
+	}
+}
+
+// open lists what a peer may open, by name.
+func (x *exports) open(peer nbd.Peer) (list []*nbd.Export) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, e := range x.byName {
+		if x.mayOpen(peer, e) {
+			list = append(list, e.export)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name() < list[j].Name() })
+	return list
+}
+
+func (x *exports) mayOpen(peer nbd.Peer, e *exported) bool {
+	return x.access.MayOpen(access.Caller{UID: peer.UID, User: peer.Name}, e.attacher, e.allow)
+}
+
+// List implements nbd.Exports.
+func (x *exports) List(_ context.Context, peer nbd.Peer) ([]nbd.Info, error) {
+	var infos []nbd.Info
+	for _, e := range x.open(peer) {
+		infos = append(infos, nbd.Info{Name: e.Name()})
+	}
+	return infos, nil
+}
+
+// Open implements nbd.Exports. The empty name is the only disk that the peer may open, if there is just one.
+func (x *exports) Open(_ context.Context, peer nbd.Peer, name string) (*nbd.Export, error) {
+	if name == "" {
+		if list := x.open(peer); len(list) == 1 {
+			return list[0], nil
+		}
+		return nil, nbd.ErrUnknownExport
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.byName[name]
+	switch {
+	case e == nil:
+		return nil, nbd.ErrUnknownExport
+	case !x.mayOpen(peer, e):
+		return nil, nbd.ErrPolicy
+	}
+	return e.export, nil
+}

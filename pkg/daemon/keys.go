@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"nbdcrypt/keystore"
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+)
+
+// keyView is a CMK as the API shows it.
+func keyView(k keystore.Info) control.Key {
+	return control.Key{ID: k.ID, Alias: k.Alias, Project: k.Project, State: k.State.String(), Default: k.Default,
+		Origin: k.Origin, Version: k.Version, Created: k.Created}
+}
+
+func grantView(g keystore.GrantInfo) control.Grant {
+	return control.Grant{Project: g.Project, Region: g.Region, By: g.By, Created: g.Created}
+}
+
+// grantCreate gives the project the key store's rights; the second time it changes nothing.
+func (d *Daemon) grantCreate(c *call) (any, error) {
+	if _, _, err := d.keys.Grant(c.ctx, c.request, c.project, c.caller.User); err != nil {
+		return nil, err
+	}
+	return d.grantOf(c)
+}
+
+func (d *Daemon) grantOf(c *call) (control.Grant, error) {
+	grants, err := d.keys.Grants(c.ctx)
+	if err != nil {
+		return control.Grant{}, err
+	}
+	for _, g := range grants {
+		if g.Project == c.project {
+			return grantView(g), nil
+		}
+	}
+	return control.Grant{}, refusal.New(refusal.NotFound, "`nbdcrypt grant create` grants them", "the key store's rights are not granted to project %s", c.project)
+}
+
+// grantList shows the grants that the caller may see: those of the project that the call is about.
+func (d *Daemon) grantList(c *call) (any, error) {
+	views := []control.Grant{}
+	g, err := d.grantOf(c)
+	if err == nil {
+		views = append(views, g)
+	}
+	if refusal.CodeOf(err) == refusal.NotFound {
+		err = nil
+	}
+	return views, err
+}
+
+// grantRevoke takes the rights away; disks of the project can't be encrypted anew after it.
+func (d *Daemon) grantRevoke(c *call) (any, error) {
+	if _, err := d.grantOf(c); err != nil {
+		return nil, err
+	}
+	if !c.yes() {
+		return nil, refusal.New(refusal.Confirm, "add --yes if that is meant; `nbdcrypt grant create` grants them again",
+			"without the key store's rights project %s can't create encrypted disks or keys", c.project)
+	}
+	return nil, d.keys.RevokeGrant(c.ctx, c.request, c.project)
+}
+
+func (d *Daemon) keyCreate(c *call) (any, error) {
+	var in control.KeyCreate
+	if err := control.ReadJSON(c.http, &in); err != nil {
+		return nil, err
+	}
+	k, err := d.keys.CreateKey(c.ctx, c.request, c.project, in.Alias)
+	return keyView(k), err
+}
+
+func (d *Daemon) keyList(c *call) (any, error) {
+	keys, err := d.keys.Keys(c.ctx, c.project)
+	views := make([]control.Key, len(keys))
+	for i, k := range keys {
+		views[i] = keyView(k)
+	}
+	return views, err
+}
+
+func (d *Daemon) keyShow(c *call) (any, error) {
+	k, err := d.keys.Key(c.ctx, c.project, c.http.PathValue("key"))
+	return keyView(k), err
+}
+
+func (d *Daemon) keyEnable(c *call) (any, error) {
+	k, err := d.keys.Enable(c.ctx, c.request, c.project, c.http.PathValue("key"))
+	return keyView(k), err
+}
+
+func (d *Daemon) keyDisable(c *call) (any, error) {
+	k, err := d.keys.Disable(c.ctx, c.request, c.project, c.http.PathValue("key"))
+	return keyView(k), err
+}

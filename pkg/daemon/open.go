@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/keystore"
+	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/audit"
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/clock"
+	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/volume"
+	"nbdcrypt/xts"
+)
+
+// open opens the state directory from the bottom up. Whatever is damaged or not ours is refused before it is changed.
+func (d *Daemon) open(ctx context.Context) error {
+	if err := xts.SelfTest(); err != nil {
+		return refusal.New(refusal.Failed, "do not use this build; it would write what nothing can read", "the self-test of the cipher failed: %w", err)
+	}
+	if err := harden(); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot, d.openCatalog, d.openStores} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return d.greet(ctx)
+}
+
+// lockDirs makes the directories and keeps other daemons away from them.
+func (d *Daemon) lockDirs(context.Context) error {
+	if err := privateDir(d.o.State); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.o.Run, 0o755); err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	if err := os.Chmod(d.o.Run, 0o755); err != nil {
+		return refusal.New(refusal.Failed, "name a directory of your own with --run", "the run directory can't be opened to clients: %w", err)
+	}
+	for _, dir := range []struct{ path, file, what string }{
+		{d.o.State, "lock", "the state directory"}, {d.o.Run, ".lock", "the run directory"},
+	} {
+		l, err := lockDir(dir.path, dir.file, dir.what, holderLine(d.o, d.started))
+		if err != nil {
+			return err
+		}
+		d.locks = append(d.locks, l)
+	}
+	return nil
+}
+
+// privateDir makes the state directory, and refuses one that others can look into.
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return refusal.New(refusal.Failed, "run `chmod 700 "+dir+"`", "the state directory %s is open to other users (mode %04o)", dir, info.Mode().Perm())
+	}
+	return nil
+}
+
+func (d *Daemon) openRoot(context.Context) (err error) {
+	if d.root, err = keystore.OpenRoot(d.o.RootKey, d.o.State); err != nil {
+		return err
+	}
+	if d.root.Made {
+		d.warn("a root key was made in " + d.o.RootKey + ": without it nothing here can ever be opened; copy it to a safe place now")
+	}
+	return nil
+}
+
+// openCatalog opens the log and the catalog and holds each against the other.
+func (d *Daemon) openCatalog(ctx context.Context) (err error) {
+	d.log, err = audit.Open(ctx, audit.Config{Path: filepath.Join(d.o.State, keystore.AuditFile), Store: d.root.Store,
+		Clock: clock.System{}, Create: d.root.First})
+	if err != nil {
+		return err
+	}
+	d.raw, err = catalog.Open(filepath.Join(d.o.State, keystore.CatalogDir), catalog.Options{
+		MinRevision: d.log.Revision(), Create: d.root.First, Check: keystore.CheckSealed(d.root.Key, d.root.Store), Log: d.o.Log})
+	if errors.Is(err, catalog.ErrDamaged) {
+		return refusal.New(refusal.Damaged, "restore the state directory from a backup; nothing in it was changed", "%w", err)
+	}
+	if err != nil {
+		return err
+	}
+	sealed := keystore.Seal(d.raw, d.root.Key, d.root.Store)
+	if err := d.log.CheckHead(ctx, sealed); err != nil {
+		return err
+	}
+	revision, err := d.raw.Revision(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := d.log.Unrecorded(ctx, revision); err != nil {
+		return err
+	}
+	d.catalog = audit.Witness(sealed, d.log)
+	return nil
+}
+
+// openStores opens what stands on the catalog.
+func (d *Daemon) openStores(ctx context.Context) (err error) {
+	if d.clock, err = clock.NewGuard(ctx, d.catalog, clock.System{}); err != nil {
+		return err
+	}
+	d.self = d.callerOf(uint32(os.Geteuid()))
+	d.access = access.New(d.catalog, d.self)
+	d.keys, err = keystore.Open(ctx, keystore.Config{Catalog: d.catalog, Root: d.root, Region: d.o.Region, Clock: d.clock,
+		Administrators: d.administrators})
+	if err != nil {
+		return err
+	}
+	if d.pool, err = pool.OpenFiles(d.o.Pool); err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	d.volumes, err = volume.Open(ctx, volume.Config{Catalog: d.catalog, Keys: d.keys, Pool: d.pool, Clock: d.clock,
+		Log: d.o.Log, Host: host, Instance: uuid.NewString()})
+	return err
+}
+
+// administrators names who can grant, for refusals; one that can't be looked up is left out.
+func (d *Daemon) administrators(project string) []string {
+	names, err := d.access.Administrators(context.Background(), project)
+	if err != nil {
+		d.o.Log.Error("looking up administrators", "err", err)
+	}
+	return names
+}
+
+// greet does what every start does once all is open: it records itself, and says what a person should know.
+func (d *Daemon) greet(ctx context.Context) error {
+	if behind, yes := d.clock.Behind(); yes {
+		d.warn(fmt.Sprintf("the clock is %v behind a time that was seen before; set it right", behind))
+	}
+	if _, err := d.clock.Keep(ctx, newRequest()); err != nil {
+		return err
+	}
+	left, err := d.volumes.LeftAttached(ctx)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		d.warn("the daemon before this one ended without detaching " + strings.Join(left, ", ") +
+			": they are detached now, and what was not flushed may be lost; attach them again to use them")
+	}
+	_, err = d.log.Append(ctx, d.ownRecord("daemon.start"))
+	return err
+}

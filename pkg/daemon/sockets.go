@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"nbdcrypt/pkg/refusal"
+)
+
+// maxSocketPath is what sun_path of unix(7) holds, without its closing NUL.
+const maxSocketPath = 107
+
+// listenUnix listens at path. Everybody may connect: who somebody is, the kernel says, and what they may do is asked each
+// time. A socket that is there already is of a daemon that is gone, because the directory's lock is ours.
+func listenUnix(path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, refusal.New(refusal.Usage, "choose a shorter directory with --run",
+			"the socket path %s has %d bytes; the system takes %d", path, len(path), maxSocketPath)
+	}
+	if err := clearSocket(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("daemon: listen: %w", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("daemon: %w", err)
+	}
+	return l, nil
+}
+
+// clearSocket removes a socket that nobody listens at any more, and nothing else.
+func clearSocket(path string) error {
+	info, err := os.Lstat(path)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return refusal.New(refusal.Failed, "move it away, or choose another --run", "%s is there and is no socket", path)
+	}
+	return os.Remove(path)
+}
+
+// extraListeners listens at the URIs of --listen.
+func extraListeners(uris []string) (ls []net.Listener, err error) {
+	for _, text := range uris {
+		path, err := socketOf(text)
+		if err != nil {
+			return ls, err
+		}
+		if c, err := net.Dial("unix", path); err == nil {
+			c.Close()
+			return ls, refusal.New(refusal.Busy, "choose another path for --listen", "somebody listens at %s already", path)
+		}
+		l, err := listenUnix(path)
+		if err != nil {
+			return ls, err
+		}
+		ls = append(ls, l)
+	}
+	return ls, nil
+}
+
+// socketOf is the path in nbd+unix:///?socket=PATH, the one kind of URI that is served now.
+func socketOf(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "nbd+unix" || u.Query().Get("socket") == "" {
+		return "", refusal.New(refusal.Usage, "give nbd+unix:///?socket=PATH", "--listen %s is not an address this build serves", text)
+	}
+	return filepath.Abs(u.Query().Get("socket"))
+}

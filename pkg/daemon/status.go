@@ -1,0 +1,48 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/secret"
+)
+
+// status tells how the daemon is. Everybody may ask; what is in memory is told only where it is asked for.
+func (d *Daemon) status(c *call) (any, error) {
+	disks, err := d.volumes.Count(c.ctx)
+	if err != nil {
+		return nil, err
+	}
+	space, err := d.pool.Space()
+	if err != nil {
+		return nil, err
+	}
+	memory := secret.Stats()
+	s := control.Status{Version: d.o.Version, PID: os.Getpid(), Started: d.started, Region: d.o.Region, State: d.o.State,
+		Pool: d.o.Pool, RootKey: d.o.RootKey, Control: filepath.Join(d.o.Run, control.SocketControl), NBD: d.nbdPath(),
+		Disks: disks, Attached: len(d.volumes.Attachments()), PoolFree: space.Free, Warnings: d.allWarnings(),
+		KeyMemory: control.Memory{Kind: memory.Kind, Used: int(memory.Used), Limit: int(memory.Limit), Keys: memory.Keys}}
+	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
+		s.Keys = d.heldKeys()
+	}
+	return s, nil
+}
+
+func (d *Daemon) allWarnings() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]string{}, d.warnings...)
+}
+
+// heldKeys names the keys that are in memory now: the root key, and the DEK of every attached encrypted disk.
+func (d *Daemon) heldKeys() []control.HeldKey {
+	held := []control.HeldKey{{Kind: "root", ID: d.root.Store.String(), For: "opening CMKs", Since: d.started}}
+	for _, a := range d.volumes.Attachments() {
+		for _, layer := range a.KeyedLayers() {
+			held = append(held, control.HeldKey{Kind: "dek", ID: layer, For: "disk " + control.ExportName(a.Project, a.Name), Since: a.Since})
+		}
+	}
+	return slices.Clip(held)
+}
