@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,7 +106,7 @@ func (d *lockedDir) explain(err error) error {
 	if !errors.Is(err, ErrDamaged) {
 		return err
 	}
-	cut := ""
+	cut := manifestCut(filepath.Join(d.before(), badger.ManifestFilename))
 	for _, kind := range []string{"*.mem", "*.vlog"} {
 		names, _ := filepath.Glob(filepath.Join(d.before(), kind))
 		for _, name := range names {

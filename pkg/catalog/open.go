@@ -3,7 +3,6 @@ package catalog
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"syscall"
@@ -31,7 +30,7 @@ type Options struct {
 // then drops the copy. Where the proof fails the files are put back as they were, and the error wraps ErrDamaged.
 func Open(dir string, o Options) (Store, error) {
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Create {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -28,7 +29,7 @@ func precheck(dir string, create bool) error {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	defer f.Close()
-	manifest, _, err := badger.ReplayManifestFile(f, 0, badgerOptions(dir, nil))
+	manifest, _, err := badger.ReplayManifestFile(f, 0, badgerOptions(dir, &badgerLog{to: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	}
@@ -37,7 +38,28 @@ func precheck(dir string, create bool) error {
 			return err
 		}
 	}
+	// It holds no keys, as Badger encrypts nothing here; where it is damaged Badger speaks of a wrong key.
+	registry := filepath.Join(dir, badger.KeyRegistryFileName)
+	if _, err := badger.OpenKeyRegistry(badger.KeyRegistryOptions{Dir: dir, ReadOnly: true}); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, registry, err)
+	}
 	return nil
+}
+
+// manifestCut tells where a manifest ends in something that is not a whole record. A crash leaves that too, so it
+// only serves to name the place.
+func manifestCut(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	_, end, err := badger.ReplayManifestFile(f, 0, badgerOptions("", &badgerLog{to: slog.New(slog.DiscardHandler)}))
+	st, statErr := f.Stat()
+	if err != nil || statErr != nil || end >= st.Size() {
+		return ""
+	}
+	return fmt.Sprintf("; %s is unreadable from byte %d on", filepath.Base(path), end)
 }
 
 // checkUnused refuses a directory that holds a catalog's files and no manifest: Badger would begin anew there.
