@@ -20,6 +20,7 @@ type rig struct {
 	header layer.Header
 	size   int64
 	key    []byte
+	layers []*layer.Layer
 }
 
 func newRig(t testing.TB, p pool.Pool, size int64, sector int, encrypted bool) *rig {
@@ -54,7 +55,15 @@ func (r *rig) layer(o layer.Options) cryptdev.Layer {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = l.Close() })
+	r.layers = append(r.layers, l)
 	return cryptdev.Layer{Layer: l, Cipher: r.cipher(), Size: r.size}
+}
+
+// closeAll closes what was opened, as a detach does.
+func (r *rig) closeAll() {
+	for _, l := range r.layers {
+		_ = l.Close()
+	}
 }
 
 // open opens the layer as a disk of one layer.
