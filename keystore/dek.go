@@ -22,7 +22,10 @@ const (
 )
 
 // Holder is what a DEK record belongs to: a disk, a snapshot, an image.
-type Holder struct{ Kind, ID string }
+type Holder struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+}
 
 // Record is a wrapped DEK as the catalog holds it, for PutDEK. Nothing in it is secret without the CMK.
 type Record struct {

@@ -1,0 +1,121 @@
+package keystore
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/secret"
+)
+
+func FuzzBlob(f *testing.F) {
+	key, err := secret.Random(keySize)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer key.Destroy()
+	id, plain := newIdentity("fuzz", uuid.Nil).number(7), []byte("plain text")
+	seed, err := sealBlob(key.Bytes(), nil, id, plain)
+	if err != nil || len(seed) != len(plain)+blobOverhead {
+		f.Fatal("no seed", err)
+	}
+	f.Add(seed)
+	f.Add(seed[:blobOverhead])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, blob []byte) {
+		out := make([]byte, max(0, len(blob)-blobOverhead))
+		err := openBlob(out, key.Bytes(), nil, id, blob)
+		if (err == nil) != bytes.Equal(blob, seed) {
+			t.Errorf("%x opens: %v", blob, err)
+		}
+	})
+}
+
+func FuzzDEKRecord(f *testing.F) {
+	rec := Record{recordVersion, "default", Holder{"disk", "d1"}, "l1", uuid.New(), 1, Cipher, 512, make([]byte, DEKSize+blobOverhead)}
+	seed, err := json.Marshal(rec)
+	if err != nil || len(seed) == 0 {
+		f.Fatal("no seed", err)
+	}
+	const name = "dek/disk/d1/l1"
+	if _, err := parseDEK(name, seed); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add([]byte(`{"v":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if rec, err := parseDEK(name, b); err == nil && (dekKey(rec.Holder, rec.Layer) != name || rec.Cipher != Cipher) {
+			t.Errorf("%q is taken", b)
+		}
+	})
+}
+
+func FuzzCMKRecord(f *testing.F) {
+	now := time.Unix(1e9, 0).UTC()
+	rec := cmkRecord{recordVersion, uuid.New(), "a", "default", "here", Enabled, false, OriginGenerated, now, 1, []cmkVersion{{1, now, []byte{1}}}}
+	seed, err := json.Marshal(rec)
+	if err != nil || len(seed) == 0 {
+		f.Fatal("no seed", err)
+	}
+	if _, err := parseCMK(rec.key(), seed); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add([]byte(`{"v":1,"state":"Enabled","versions":[]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rec, err := parseCMK("key/default/x", b)
+		if err == nil && (rec.newest().Number != rec.Versions[len(rec.Versions)-1].Number || stateWords[rec.State] == "") {
+			t.Errorf("%q is taken", b)
+		}
+	})
+}
+
+// TestRuleB2_StatesAndVerbs is the table of what each state lets be done, as far as there are verbs.
+func TestRuleB2_StatesAndVerbs(t *testing.T) {
+	for _, c := range []struct {
+		state                    State
+		byDefault                bool
+		word                     string
+		use, toEnable, toDisable bool
+	}{
+		{Enabled, false, "Enabled", true, true, true},
+		{Disabled, false, "Disabled", false, true, true},
+		{PendingDeletion, false, "Pending deletion", false, false, false},
+		{PendingImport, false, "Pending import", false, false, false},
+		{Enabled, true, "Enabled", true, true, false},
+	} {
+		rec := cmkRecord{State: c.state, Default: c.byDefault, Alias: "a"}
+		for verb, got := range map[string]struct {
+			err  error
+			want bool
+		}{"use": {rec.usable(), c.use}, "enable": {rec.mayBecome(Enabled), c.toEnable}, "disable": {rec.mayBecome(Disabled), c.toDisable}} {
+			if (got.err == nil) != got.want || got.err != nil && refusal.CodeOf(got.err) != refusal.KeyForbids {
+				t.Errorf("%s a key that is %v (default %v): %v", verb, c.state, c.byDefault, got.err)
+			}
+		}
+		var again State
+		text, err := c.state.MarshalText()
+		if err != nil || string(text) != c.word || again.UnmarshalText(text) != nil || again != c.state {
+			t.Errorf("%v is written %q, %v", c.state, text, err)
+		}
+	}
+}
+
+// Two identities never share their bytes, wherever the parts' borders lie.
+func TestIdentitiesDiffer(t *testing.T) {
+	id := newIdentity("x", uuid.Nil)
+	seen := map[string]bool{}
+	for _, i := range []identity{
+		id.text("ab").text("c"), id.text("a").text("bc"), id.text("abc"), id.text("abc").text(""), id.text("").text("abc"),
+		id.number(1), id.text("\x00\x00\x00\x01").text(""), newIdentity("x\x00", uuid.Nil).text("abc"),
+	} {
+		if seen[string(i)] {
+			t.Errorf("%q is there twice", i)
+		}
+		seen[string(i)] = true
+	}
+}
