@@ -18,6 +18,9 @@ import (
 	"nbdcrypt/pkg/refusal"
 )
 
+// TornFile is where unsynced ends of the log are kept, in the log's folder.
+const TornFile = "audit.torn"
+
 // file is what the log needs of its file; tests give one that fails.
 type file interface {
 	WriteAt(p []byte, off int64) (int, error)
@@ -65,8 +68,8 @@ type group struct {
 
 func newGroup() *group { return &group{done: make(chan struct{})} }
 
-// Open opens the log, verifying all of it. A last line that was never synced is moved to a file beside it, with the
-// ending .torn, and recorded.
+// Open opens the log, verifying all of it. A last line that was never synced is moved to the file audit.torn beside
+// it, and recorded.
 func Open(ctx context.Context, c Config) (*Log, error) {
 	flags := os.O_RDWR
 	if c.Create {
@@ -105,7 +108,8 @@ func load(ctx context.Context, c Config, f *os.File) (*Log, error) {
 func (l *Log) dropTorn(ctx context.Context) error {
 	torn := l.durable.torn
 	l.durable.torn, l.next.torn = nil, nil
-	if err := keepTorn(l.path, torn); err != nil {
+	beside := filepath.Join(filepath.Dir(l.path), TornFile)
+	if err := keepTorn(beside, torn); err != nil {
 		return err
 	}
 	if err := l.f.Truncate(l.durable.size); err != nil {
@@ -113,13 +117,13 @@ func (l *Log) dropTorn(ctx context.Context) error {
 	}
 	_, err := l.Append(ctx, Record{
 		Verb: "audit.torn", Outcome: OK, Catalog: l.Revision(),
-		Message: fmt.Sprintf("an unsynced last line of %d bytes was moved to %s", len(torn), filepath.Base(l.path)+".torn"),
+		Message: fmt.Sprintf("an unsynced last line of %d bytes was moved to %s", len(torn), TornFile),
 	})
 	return err
 }
 
 func keepTorn(path string, torn []byte) error {
-	f, err := os.OpenFile(path+".torn", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}

@@ -152,15 +152,16 @@ func TestUnsyncedLastLineIsMovedAway(t *testing.T) {
 	path := written(t, 3)
 	whole := read(t, path)
 	lines := bytes.SplitAfter(whole, []byte("\n"))
+	torn := filepath.Join(filepath.Dir(path), audit.TornFile)
 	for cut := 1; cut <= len(lines[2])-1; cut += 37 {
 		must(t, os.WriteFile(path, whole[:len(whole)-cut], 0o600))
-		must(t, os.RemoveAll(path+".torn"))
+		must(t, os.RemoveAll(torn))
 		l := open(t, path)
 		if l.Head().Seq != 3 || l.Revision() != 11 {
 			t.Fatalf("cut %d: head %+v, revision %d", cut, l.Head(), l.Revision())
 		}
 		must(t, l.Close())
-		if got, want := read(t, path+".torn"), append(bytes.Clone(lines[2][:len(lines[2])-cut]), '\n'); !bytes.Equal(got, want) {
+		if got, want := read(t, torn), append(bytes.Clone(lines[2][:len(lines[2])-cut]), '\n'); !bytes.Equal(got, want) {
 			t.Fatalf("cut %d: moved %q, want %q", cut, got, want)
 		}
 		if now := read(t, path); !bytes.HasPrefix(now, whole[:len(whole)-len(lines[2])]) || !bytes.Contains(now, []byte("audit.torn")) {
