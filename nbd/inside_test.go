@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+
+	"nbdcrypt/nbd/internal/wire"
 )
 
 func TestGateIsEmptyOnceAndForAll(t *testing.T) {
@@ -174,5 +177,41 @@ func TestNBD08_OneUserDoesNotTakeAllConnections(t *testing.T) {
 	}
 	if admit(0) != nil {
 		t.Error("an eleventh connection of ten")
+	}
+}
+
+func TestNobodyJoinsADrainedExport(t *testing.T) {
+	e := NewExport("vol", nil, Options{})
+	first, second := new(conn), new(conn)
+	if !e.join(first) || e.Clients() != 1 {
+		t.Fatal("an export turns its clients away")
+	}
+	e.part(first)
+	if err := e.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e.join(second) || e.Clients() != 0 {
+		t.Error("a drained export took a client")
+	}
+}
+
+func TestWhatWasReadIsWipedWithItsConnection(t *testing.T) {
+	ours, theirs := net.Pipe()
+	c := newConn(NewServer(nil, slog.New(slog.DiscardHandler)), ours, Peer{})
+	done := make(chan struct{})
+	go func() {
+		c.serve(t.Context())
+		close(done)
+	}()
+	if _, err := io.ReadFull(theirs, make([]byte, wire.GreetingSize)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.Write(append([]byte{0, 0, 0, 3}, "plaintext"...)); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	<-done
+	if !bytes.Equal(c.in.buf, make([]byte, sourceSize)) {
+		t.Errorf("%q is left", bytes.Trim(c.in.buf, "\x00"))
 	}
 }

@@ -274,15 +274,39 @@ func TestAPanicInExportsEndsOneConnection(t *testing.T) {
 	h.connect(t, fixedFlags).want(optAbort, nil, repAck)
 }
 
-func TestMemoryIsGivenBackByTheLastClient(t *testing.T) {
-	e := disk("vol")
-	h := serve(t, nbdtest.NewExports(e))
+func TestMemoryIsKeptUntilTheLastClientLeaves(t *testing.T) {
+	failing := func(op nbdtest.Op, off, _ int64) error {
+		if op == nbdtest.Read && off > 0 {
+			return eio
+		}
+		return nil
+	}
+	h, e := hooked(t, failing)
 	c := h.enter(t, "vol")
-	c.lives()
 	c.do(request{command: cmdWrite, length: 1 << 16}, ok, make([]byte, 1<<16)...)
-	if e.Kept() == 0 {
-		t.Error("nothing is kept for the next request")
+	if e.Kept() != 1<<16 {
+		t.Errorf("%d bytes are kept after a write", e.Kept())
+	}
+	c.do(request{command: cmdRead, offset: 1, length: 1 << 17}, eio)
+	if e.Kept() != 1<<16+1<<17 {
+		t.Errorf("%d bytes are kept after a read that failed", e.Kept())
 	}
 	c.nc.Close()
 	eventually(t, "nothing is kept", func() bool { return e.Kept() == 0 })
+}
+
+func TestNothingIsKeptAfterDrain(t *testing.T) {
+	e := disk("vol")
+	h := serve(t, nbdtest.NewExports(e))
+	c := h.enter(t, "vol")
+	c.send(request{command: cmdRead, cookie: 1, length: diskSize}.bytes())
+	c.expect(1, ok) // and the data, more than a socket holds, is still on its way
+	if err := e.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.read(diskSize)
+	c.do(request{command: cmdFlush}, eshutdown)
+	if e.Kept() != 0 || e.Clients() != 1 {
+		t.Errorf("%d bytes are kept, %d clients", e.Kept(), e.Clients())
+	}
 }
