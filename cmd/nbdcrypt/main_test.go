@@ -49,6 +49,8 @@ func params(dir string) testscript.Params {
 			return os.Geteuid() == 0, nil
 		},
 		RequireUniqueNames: true,
+		// A daemon that should have refused to start must not hold the tests for long.
+		Deadline: time.Now().Add(2 * time.Minute),
 	}
 }
 

@@ -57,5 +57,5 @@ func damage(r control.CheckReport) error {
 	if damaged == 0 {
 		return nil
 	}
-	return refusal.New(refusal.Damaged, "What to do about each stands at its end.", "check found %s of damage", count(damaged, "finding", "findings"))
+	return refusal.New(refusal.Damaged, "what to do about each stands at its end", "check found %s of damage", count(damaged, "finding", "findings"))
 }

@@ -79,7 +79,7 @@ func (a *app) complain(stderr io.Writer, refused *refusal.Error, args []string) 
 
 // usage is the refusal of a command line that is wrong.
 func usage(cmd *cobra.Command, format string, args ...any) *refusal.Error {
-	return refusal.New(refusal.Usage, fmt.Sprintf("`%s --help` shows how it is called.", cmd.CommandPath()), format, args...)
+	return refusal.New(refusal.Usage, fmt.Sprintf("`%s --help` shows how it is called", cmd.CommandPath()), format, args...)
 }
 
 // runs makes a command's function, whose every error is a refusal.

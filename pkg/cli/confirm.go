@@ -28,7 +28,7 @@ func yesFlag(cmd *cobra.Command, yes *bool) {
 
 // confirm asks for a yes on a terminal; anywhere else, and for any other answer, the act is refused.
 func (a *app) confirm(cmd *cobra.Command, what string) error {
-	refused := refusal.New(refusal.Confirm, "Repeat the command with --yes to do it.", "%s: that needs a yes", what)
+	refused := refusal.New(refusal.Confirm, "repeat the command with --yes to do it", "%s: that needs a yes", what)
 	if !a.isTerminal(cmd.InOrStdin()) {
 		return refused
 	}

@@ -51,6 +51,6 @@ func (e Env) path(p place, flag string) (string, error) {
 	if home := e.Getenv("HOME"); p.home != "" && filepath.IsAbs(home) {
 		return filepath.Join(home, p.home, p.under), nil
 	}
-	return "", refusal.New(refusal.Usage, "Name it with "+p.flag+" or $"+p.variable+".",
+	return "", refusal.New(refusal.Usage, "name it with "+p.flag+" or $"+p.variable,
 		"there is no default for %s here: $%s is not set", p.flag, p.xdg)
 }

@@ -32,7 +32,7 @@ func (e *Error) Refusal() *refusal.Error {
 func answered(status int, body []byte) error {
 	var refused ErrorBody
 	if err := json.Unmarshal(body, &refused); err != nil || refused.Error == nil {
-		return refusal.New(refusal.Failed, "Is the daemon of another version than this command? `nbdcrypt status` and `nbdcrypt version` tell.",
+		return refusal.New(refusal.Failed, "is the daemon of another version than this command? `nbdcrypt status` and `nbdcrypt version` tell",
 			"the daemon answered %d (%s) without a reason", status, http.StatusText(status))
 	}
 	return refused.Error.Refusal()
@@ -45,12 +45,12 @@ func (c *Client) failed(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return refusal.New(refusal.Failed, "", "the daemon at %s did not answer in time", c.socket)
 	case ctx.Err() != nil:
-		return refusal.New(refusal.Failed, "What was asked may have been done all the same: look with `list` or `show`.",
+		return refusal.New(refusal.Failed, "what was asked may have been done all the same: look with `list` or `show`",
 			"interrupted before the daemon answered")
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return c.unreachable(dial.Err)
 	case broken(err):
-		return refusal.New(refusal.Unreachable, "Its log says why. What was asked may have been done: look with `list` or `show` once it runs again.",
+		return refusal.New(refusal.Unreachable, "its log says why; what was asked may have been done: look with `list` or `show` once it runs again",
 			"the daemon at %s closed the connection before it answered", c.socket)
 	}
 	return fmt.Errorf("control: asking the daemon: %w", err)
@@ -59,14 +59,14 @@ func (c *Client) failed(ctx context.Context, err error) error {
 // unreachable says which socket was tried and what would make it answer.
 func (c *Client) unreachable(err error) error {
 	run := filepath.Dir(c.socket)
-	hint := fmt.Sprintf("Start it with `nbdcrypt serve --run %s`, or name the run directory of one that runs with --run or $NBDCRYPT_RUN.", run)
+	hint := fmt.Sprintf("start it with `nbdcrypt serve --run %s`, or name the run directory of one that runs with --run or $NBDCRYPT_RUN", run)
 	switch {
 	case errors.Is(err, syscall.ENOENT):
 		return refusal.New(refusal.Unreachable, hint, "no daemon: there is no socket %s", c.socket)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return refusal.New(refusal.Unreachable, hint, "no daemon: nothing listens on %s", c.socket)
 	case errors.Is(err, syscall.EACCES):
-		hint = "Name the run directory of your own daemon with --run or $NBDCRYPT_RUN, or ask its administrator to open this one."
+		hint = "name the run directory of your own daemon with --run or $NBDCRYPT_RUN, or ask its administrator to open this one"
 		return refusal.New(refusal.Unreachable, hint, "you may not open the daemon's socket %s", c.socket)
 	}
 	return refusal.New(refusal.Unreachable, hint, "the daemon's socket %s can't be opened: %w", c.socket, err)

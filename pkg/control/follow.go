@@ -78,7 +78,7 @@ func (c *Client) abandon(ctx context.Context, id string) (Job, error) {
 	defer stop()
 	job, err := c.JobCancel(ctx, id)
 	if err != nil {
-		return job, refusal.New(refusal.Failed, "It may still run: `nbdcrypt status` tells.",
+		return job, refusal.New(refusal.Failed, "it may still run",
 			"interrupted, and job %s could not be stopped: %w", id, err)
 	}
 	for job.State == JobRunning && ctx.Err() == nil {
@@ -92,9 +92,9 @@ func (c *Client) abandon(ctx context.Context, id string) (Job, error) {
 	case JobDone:
 		return job, nil
 	case JobRunning:
-		return job, refusal.New(refusal.Failed, "It ends by itself.", "interrupted: %s was told to stop and has not yet", job.what())
+		return job, refusal.New(refusal.Failed, "it ends by itself", "interrupted: %s was told to stop and has not yet", job.what())
 	case JobCancelled:
-		return job, refusal.New(refusal.Failed, "Run the command again to start over.", "interrupted: %s was cancelled", job.what())
+		return job, refusal.New(refusal.Failed, "run the command again to start over", "interrupted: %s was cancelled", job.what())
 	}
 	return job, job.failure()
 }

@@ -45,7 +45,7 @@ func (j *Jobs) Start(about Job, work Work) (Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return Job{}, refusal.New(refusal.Unreachable, "Ask again once it runs.", "the daemon is shutting down")
+		return Job{}, refusal.New(refusal.Unreachable, "ask again once it runs", "the daemon is shutting down")
 	}
 	if old := j.find(func(o *job) bool {
 		return about.Request != "" && o.Request == about.Request && o.By == about.By && o.Verb == about.Verb
@@ -160,7 +160,7 @@ func (j *Jobs) look(id string) (Job, <-chan struct{}, error) {
 	defer j.mu.Unlock()
 	o := j.find(func(o *job) bool { return o.ID == id })
 	if o == nil {
-		return Job{}, nil, refusal.New(refusal.NotFound, "Jobs are forgotten some time after their end, and when the daemon stops.", "no job %s", id)
+		return Job{}, nil, refusal.New(refusal.NotFound, "jobs are forgotten some time after their end, and when the daemon stops", "no job %s", id)
 	}
 	return o.Job, o.news, nil
 }

@@ -85,7 +85,7 @@ func ReadJSON(r *http.Request, v any) error {
 		err = fmt.Errorf("longer than %d bytes", maxRequest)
 	}
 	if err != nil {
-		return refusal.New(refusal.Usage, "Send one JSON object with the fields of this call only.", "the request's body is wrong: %w", err)
+		return refusal.New(refusal.Usage, "send one JSON object with the fields of this call only", "the request's body is wrong: %w", err)
 	}
 	return nil
 }
@@ -95,12 +95,12 @@ func Wait(r *http.Request) (after uint64, wait time.Duration, err error) {
 	query := r.URL.Query()
 	if text := query.Get(QueryWait); text != "" {
 		if wait, err = time.ParseDuration(text); err != nil || wait < 0 {
-			return 0, 0, refusal.New(refusal.Usage, "Write it as 10s or 500ms.", "%s=%s is not a duration", QueryWait, text)
+			return 0, 0, refusal.New(refusal.Usage, "write it as 10s or 500ms", "%s=%s is not a duration", QueryWait, text)
 		}
 	}
 	if text := query.Get(QueryAfter); text != "" {
 		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return 0, 0, refusal.New(refusal.Usage, "Send the revision that was seen last.", "%s=%s is not a revision", QueryAfter, text)
+			return 0, 0, refusal.New(refusal.Usage, "send the revision that was seen last", "%s=%s is not a revision", QueryAfter, text)
 		}
 	}
 	return after, min(wait, maxWait), nil
