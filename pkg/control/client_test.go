@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -133,8 +134,11 @@ func TestClientCalls(t *testing.T) {
 // TestClientAsksAgain breaks the connection of a change: it is asked once more, under the same id, and not twice.
 func TestClientAsksAgain(t *testing.T) {
 	for breaks, code := range []refusal.Code{refusal.OK, refusal.OK, refusal.Unreachable} {
+		var mu sync.Mutex
 		var ids []string
 		socket := listen(t, map[string]http.HandlerFunc{RouteKeyCreate: func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
 			ids = append(ids, r.Header.Get(HeaderRequest))
 			if len(ids) <= breaks {
 				panic(http.ErrAbortHandler)
@@ -142,6 +146,8 @@ func TestClientAsksAgain(t *testing.T) {
 			WriteJSON(w, http.StatusOK, Key{ID: "k"})
 		}})
 		key, err := New(socket).KeyCreate(context.Background(), KeyCreate{Alias: "a"})
+		mu.Lock()
+		defer mu.Unlock()
 		wantCode(t, err, code)
 		if err == nil && key.ID != "k" {
 			t.Errorf("answer %+v", key)
