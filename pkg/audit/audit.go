@@ -10,11 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
-	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -35,11 +35,14 @@ type dataFile struct{ *os.File }
 
 func (f dataFile) Sync() error { return unix.Fdatasync(int(f.Fd())) }
 
+// Clock tells the time of a record.
+type Clock interface{ Now() time.Time }
+
 // Config is what a log works on.
 type Config struct {
 	Path  string
 	Store uuid.UUID
-	Clock clock.Clock
+	Clock Clock
 	// Create allows a log to be made. Without it a log that is missing is damage.
 	Create bool
 }
@@ -48,7 +51,7 @@ type Config struct {
 type Log struct {
 	path  string
 	store uuid.UUID
-	clock clock.Clock
+	clock Clock
 	f     file
 
 	mu sync.Mutex
