@@ -154,11 +154,15 @@ func DropDEKs(t catalog.Txn, h Holder, layers ...string) error {
 	return nil
 }
 
-// UnwrapDEK opens the DEK of a holder's layer, if its CMK's state allows. The key is the caller's to destroy.
+// UnwrapDEK opens the DEK of a holder's layer, if the project has the rights and its CMK's state allows. The key is
+// the caller's to destroy.
 func (s *Store) UnwrapDEK(ctx context.Context, project string, h Holder, layer string, sectorSize int) (*secret.Key, KeyVersionRef, error) {
 	var rec Record
 	var cmk cmkRecord
 	err := s.c.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		if err := s.needGrant(r, project); err != nil {
+			return err
+		}
 		if rec, err = readDEK(r, h, layer); err != nil {
 			return err
 		}

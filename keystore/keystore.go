@@ -16,13 +16,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
 	"nbdcrypt/pkg/catalog"
-	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/refusal"
 )
+
+// Clock tells when something was made.
+type Clock interface{ Now() time.Time }
 
 // Config is what a key store works on.
 type Config struct {
@@ -32,7 +35,7 @@ type Config struct {
 	Root *Root
 	// Region is part of every CMK's identity.
 	Region string
-	Clock  clock.Clock
+	Clock  Clock
 	// Administrators names who can grant rights in a project, for refusals (rule A38).
 	Administrators func(project string) []string
 }

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,6 +42,15 @@ func (r *Root) Close() { r.Key.Destroy() }
 // OpenRoot opens the root key of the store in stateDir, which exists, and makes both on first use. Every failure is
 // a refusal: Locked where the right key is not there, Damaged where a file is not as it was written.
 func OpenRoot(keyFile, stateDir string) (*Root, error) {
+	root, err := openRoot(keyFile, stateDir)
+	var refused *refusal.Error
+	if err != nil && !errors.As(err, &refused) {
+		return nil, refusal.New(refusal.Failed, "see that the daemon's user may write there, and that the disk is not full", "%w", err)
+	}
+	return root, err
+}
+
+func openRoot(keyFile, stateDir string) (*Root, error) {
 	if err := checkOutside(keyFile, stateDir); err != nil {
 		return nil, err
 	}
@@ -56,7 +66,7 @@ func OpenRoot(keyFile, stateDir string) (*Root, error) {
 	}
 	root, err := makeRoot(keyFile, stateDir)
 	if err != nil {
-		return nil, fmt.Errorf("keystore: making a root key: %w", err)
+		return nil, fmt.Errorf("keystore: making the root key file %s: %w", keyFile, err)
 	}
 	return root, nil
 }

@@ -211,3 +211,13 @@ func TestMissingPartsAreNeverMadeAnew(t *testing.T) {
 	}
 	l.open()
 }
+
+func TestRootKeyThatCannotBeMade(t *testing.T) {
+	base := t.TempDir()
+	writeFile(t, filepath.Join(base, "file"), nil)
+	mkdir(t, filepath.Join(base, "state"))
+	_, err := keystore.OpenRoot(filepath.Join(base, "file", "root.key"), filepath.Join(base, "state"))
+	wantWords(t, wantCode(t, err, refusal.Failed), filepath.Join(base, "file"))
+	_, err = keystore.OpenRoot(filepath.Join(base, "root.key"), filepath.Join(base, "no state"))
+	wantCode(t, err, refusal.Failed)
+}

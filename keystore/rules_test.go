@@ -246,6 +246,16 @@ func TestRuleA38_A41_A42_WithoutGrant(t *testing.T) {
 	l.grant("default")
 	refused("b")
 	l.create("default", "a")
+	l.dek("default", "a", disk1, "l1")
+	must(t, l.RevokeGrant(l.ctx(), l.request(), "default"))
+	refused("default")
+	_, err := l.unwrap("default", disk1, "l1")
+	wantCode(t, err, refusal.Denied)
+	wantCode(t, l.RevokeGrant(l.ctx(), l.request(), "default"), refusal.NotFound)
+	l.grant("default")
+	if _, err := l.unwrap("default", disk1, "l1"); err != nil {
+		t.Errorf("granted again: %v", err)
+	}
 	l.close()
 	l.region = "elsewhere"
 	l.open()
