@@ -1,0 +1,51 @@
+# `make help` says what there is. Every target works from a fresh clone, asks nothing and downloads nothing but Go modules and
+# Debian packages.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: build demo test packages style unit fuzz integration clean help
+
+INTEGRATION := cmd/nbdcrypt/integration
+FUZZTIME ?= 3s
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+build: ## the program, as bin/nbdcrypt
+	CGO_ENABLED=0 go build -trimpath -o bin/nbdcrypt ./cmd/nbdcrypt
+
+demo: build ## the main job from nothing to nothing, in a temporary directory
+	bin/nbdcrypt demo
+
+test: packages style unit fuzz integration ## everything; as root, on Debian, it installs the packages it needs
+
+packages: ## the Debian packages that the tests need: installed as root, named otherwise
+	@$(INTEGRATION)/packages
+
+style: ## gofmt and go vet
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
+	go vet ./...
+	go vet -tags integration ./...
+
+unit: ## the tests that need nothing but Go, then the same under the race detector (which needs gcc)
+	go test ./...
+	CGO_ENABLED=1 go test -race -short ./...
+
+fuzz: ## each fuzz target for a moment (FUZZTIME=3s)
+	@mkdir -p bin
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "fuzz $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package >bin/fuzz.log || { cat bin/fuzz.log; exit 1; }; \
+		done; \
+	done
+
+# A test that was skipped shows nothing, so it counts as failed.
+integration: ## the real binary against real clients; needs root
+	@mkdir -p bin
+	go test -tags integration -count=1 -v -timeout 10m -run 'Tool' ./nbd | tee bin/integration.log | grep -vE '^=== '
+	go test -tags integration -count=1 -v -timeout 20m ./$(INTEGRATION) | tee -a bin/integration.log | grep -vE '^=== '
+	@if grep -E '^ *--- SKIP' bin/integration.log; then echo "the tests above were skipped"; exit 1; fi
+
+clean: ## what was built
+	rm -rf bin
