@@ -1,9 +1,7 @@
 package keystore
 
 import (
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -20,18 +18,6 @@ const (
 )
 
 var errBlob = errors.New("keystore: does not open")
-
-// derive fills dst with HKDF-SHA256 (RFC 5869). It is the one place where key bytes pass through code that
-// allocates: the standard library keeps its hash states on the heap, and what it hands out is wiped here.
-func derive(dst, ikm, salt []byte, info identity) error {
-	out, err := hkdf.Key(sha256.New, ikm, salt, string(info), len(dst))
-	if err != nil {
-		return fmt.Errorf("keystore: derive: %w", err)
-	}
-	copy(dst, out)
-	clear(out)
-	return nil
-}
 
 // withGCM runs fn with the cipher under the key derived for id. Key and schedule live in secret memory until it
 // returns.
