@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"nbdcrypt/pkg/control"
 )
 
@@ -72,6 +74,22 @@ func TestMeterStops(t *testing.T) {
 	stop()
 	if got := drawn.String(); !strings.HasPrefix(got, "\rwaiting for the daemon, 1m0s") || !strings.HasSuffix(got, "\r\x1b[K") {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestMeterOfACommand: a person, or a log, is told; a script that reads errors from stderr as JSON is not.
+func TestMeterOfACommand(t *testing.T) {
+	for _, c := range []struct{ json, terminal, told bool }{
+		{false, false, true}, {false, true, true}, {true, false, false}, {true, true, true},
+	} {
+		var out strings.Builder
+		cmd := &cobra.Command{}
+		cmd.SetErr(&out)
+		m := (&app{json: c.json, isTerminal: func(any) bool { return c.terminal }}).meter(cmd)
+		m.tick(m.begun.Add(time.Minute))
+		if (out.Len() > 0) != c.told || m.terminal != c.terminal {
+			t.Errorf("%+v: %q", c, &out)
+		}
 	}
 }
 
