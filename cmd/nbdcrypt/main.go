@@ -12,14 +12,14 @@ import (
 
 	"nbdcrypt/pkg/cli"
 	"nbdcrypt/pkg/daemon"
-	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/demo"
 )
 
 func main() {
 	// The first signal ends the work in good order; after it a second one does what signals do.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	hooks := cli.Hooks{Serve: serve, Demo: demo, Env: cli.Env{Getenv: os.Getenv, UID: os.Geteuid()}}
+	hooks := cli.Hooks{Serve: serve, Demo: demo.Run, Env: cli.Env{Getenv: os.Getenv, UID: os.Geteuid()}}
 	os.Exit(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, hooks))
 }
 
@@ -29,8 +29,4 @@ func serve(ctx context.Context, o cli.ServeOptions, stdout, stderr io.Writer) er
 		Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
 		Ready: func(uri string) { fmt.Fprintln(stdout, "ready", uri) },
 	})
-}
-
-func demo(context.Context, io.Writer, io.Writer) error {
-	return refusal.New(refusal.Failed, "Build one that has it.", "this build has no demo")
 }

@@ -1,0 +1,107 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// fileSystem mounts ext4 on a loop device over nbdfuse, the way the README tells.
+type fileSystem struct{}
+
+func (fileSystem) name() string {
+	return "The tools are here: ext4 will be mounted on the disk (nbdfuse shows it as a file, mount does the rest)."
+}
+
+func (fileSystem) put(ctx context.Context, t *tour, uri string, letters []letter) error {
+	fuse, err := t.showAsFile(ctx, uri)
+	if err != nil {
+		return err
+	}
+	if err := t.tool(ctx, "mkfs.ext4", "-q", t.path("nbd", "disk")); err != nil {
+		return err
+	}
+	if err := t.mounted(ctx, func() error { return t.writeFiles(letters) }); err != nil {
+		return err
+	}
+	return t.hideFile(ctx, fuse)
+}
+
+func (fileSystem) get(ctx context.Context, t *tour, uri string, letters []letter) (read []letter, err error) {
+	fuse, err := t.showAsFile(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	err = t.mounted(ctx, func() error {
+		for _, l := range letters {
+			if l.text, err = os.ReadFile(t.path("mnt", l.name)); err != nil {
+				return fmt.Errorf("reading it back: %w", err)
+			}
+			read = append(read, l)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return read, t.hideFile(ctx, fuse)
+}
+
+// showAsFile has nbdfuse show the disk as the file nbd/disk.
+func (t *tour) showAsFile(ctx context.Context, uri string) (*process, error) {
+	for _, dir := range []string{"nbd", "mnt"} {
+		if err := os.MkdirAll(t.path(dir), 0o700); err != nil {
+			return nil, fmt.Errorf("demo: %w", err)
+		}
+	}
+	words := []string{"nbdfuse", t.path("nbd", "disk"), uri}
+	t.tell.command(words...)
+	fuse, err := t.launch(nil, words...)
+	if err != nil {
+		return nil, err
+	}
+	t.others = append(t.others, fuse)
+	err = until(ctx, "nbdfuse to show the disk", func() bool {
+		_, err := os.Stat(t.path("nbd", "disk"))
+		return err == nil || fuse.ended()
+	})
+	if err == nil && fuse.ended() {
+		err = fmt.Errorf("nbdfuse ended at once: %v", fuse.err)
+	}
+	return fuse, err
+}
+
+// hideFile ends that. What nbdfuse has not handed on yet is handed on before it ends.
+func (t *tour) hideFile(ctx context.Context, fuse *process) error {
+	if err := t.tool(ctx, "umount", t.path("nbd")); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	return fuse.wait(ctx)
+}
+
+// mounted does something while the file system is mounted.
+func (t *tour) mounted(ctx context.Context, do func() error) error {
+	if err := t.tool(ctx, "mount", "-o", "loop", t.path("nbd", "disk"), t.path("mnt")); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if err := t.tool(ctx, "umount", t.path("mnt")); err != nil {
+		return err
+	}
+	// The kernel lets go of the loop device in its own time, and of nbd/disk only then.
+	return until(ctx, "the loop device to be gone", func() bool { return len(loopsUnder(t.path("nbd"))) == 0 })
+}
+
+func (t *tour) writeFiles(letters []letter) error {
+	for _, l := range letters {
+		if err := os.WriteFile(t.path("mnt", l.name), l.text, 0o600); err != nil {
+			return fmt.Errorf("writing a file: %w", err)
+		}
+		t.tell.done(fmt.Sprintf("written: mnt/%s, %d bytes", l.name, len(l.text)))
+	}
+	return nil
+}
