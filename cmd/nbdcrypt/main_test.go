@@ -27,7 +27,6 @@ func TestScripts(t *testing.T) { testscript.Run(t, params("testdata/script")) }
 
 // TestDaemonScripts plays those that start one.
 func TestDaemonScripts(t *testing.T) {
-	t.Skip("main wires no daemon yet")
 	testscript.Run(t, params("testdata/script/daemon"))
 }
 
