@@ -129,6 +129,9 @@ func (f *fake) status(r *http.Request) (any, error) {
 		Control: filepath.Join(f.run, control.SocketControl), NBD: f.nbd(), Disks: len(f.disks), PoolFree: 5 << 30,
 		KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Limit: 65536, Keys: 1}, Warnings: []string{"the pool is nearly full"},
 	}
+	if len(f.disks) == 0 {
+		s.KeyMemory = control.Memory{Kind: "locked"}
+	}
 	for _, d := range f.disks {
 		if len(d.Attachments) > 0 {
 			s.Attached++

@@ -34,6 +34,15 @@ keys are in memory now, never the keys themselves.`,
 	return cmd
 }
 
+// memory tells how full key memory is; a limit of 0 is none.
+func memory(m control.Memory) string {
+	text := fmt.Sprintf("%s, %s, %d bytes", m.Kind, count(m.Keys, "key", "keys"), m.Used)
+	if m.Limit > 0 {
+		text += fmt.Sprintf(" of %d", m.Limit)
+	}
+	return text
+}
+
 func printStatus(w io.Writer, s control.Status) {
 	table(w, func(t io.Writer) {
 		fmt.Fprintf(t, "daemon\t%s, process %d, since %s\n", s.Version, s.PID, moment(s.Started))
@@ -44,7 +53,7 @@ func printStatus(w io.Writer, s control.Status) {
 		fmt.Fprintf(t, "control\t%s\n", s.Control)
 		fmt.Fprintf(t, "nbd\t%s\n", s.NBD)
 		fmt.Fprintf(t, "disks\t%d, %d attached\n", s.Disks, s.Attached)
-		fmt.Fprintf(t, "key memory\t%s, %s, %d of %d bytes\n", s.KeyMemory.Kind, count(s.KeyMemory.Keys, "key", "keys"), s.KeyMemory.Used, s.KeyMemory.Limit)
+		fmt.Fprintf(t, "key memory\t%s\n", memory(s.KeyMemory))
 	})
 	switch {
 	case s.Keys == nil:
