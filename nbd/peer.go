@@ -3,8 +3,7 @@ package nbd
 import (
 	"fmt"
 	"net"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 )
 
 // Peer is who is at the other end. Over a unix socket the kernel names the user; Name is for who is known by a
@@ -26,10 +25,10 @@ func PeerOf(conn net.Conn) (Peer, error) {
 	if err != nil {
 		return Peer{}, fmt.Errorf("nbd: peer credentials: %w", err)
 	}
-	var cred *unix.Ucred
+	var cred *syscall.Ucred
 	var asked error
 	err = raw.Control(func(fd uintptr) {
-		cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		cred, asked = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	})
 	if err == nil {
 		err = asked
