@@ -59,7 +59,10 @@ func (s *Store) CreateKey(ctx context.Context, request, project, alias string) (
 		return Info{}, damaged(err)
 	}
 	if done {
-		return s.Key(ctx, project, alias)
+		// The request may have done something else as well; only the key itself tells.
+		if info, err := s.Key(ctx, project, alias); err == nil {
+			return info, nil
+		}
 	}
 	// Once before a slot is spent on it, and once more in the commit.
 	allowed := func(r catalog.Reader) error { return s.mayCreate(r, project, alias) }

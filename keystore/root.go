@@ -58,7 +58,7 @@ func openRoot(keyFile, stateDir string) (*Root, error) {
 	switch {
 	case exists(store):
 		return openExisting(keyFile, store, stateDir, false)
-	case exists(first) && (exists(keyFile) || exists(filepath.Join(stateDir, EraseFile))):
+	case exists(first) && (exists(keyFile) || trace(stateDir) != ""):
 		return openExisting(keyFile, first, stateDir, true)
 	}
 	if err := checkVirgin(keyFile, stateDir, exists(first)); err != nil {
@@ -73,17 +73,25 @@ func openRoot(keyFile, stateDir string) (*Root, error) {
 
 // checkVirgin refuses to make a root key where traces say that there was one.
 func checkVirgin(keyFile, stateDir string, started bool) error {
-	for _, name := range []string{EraseFile, CatalogDir, AuditFile} {
-		if path := filepath.Join(stateDir, name); !started && exists(path) {
-			return refusal.New(refusal.Damaged, "restore the file from a backup of the state directory",
-				"%s is missing, and %s is there", filepath.Join(stateDir, storeFile), path)
-		}
+	if path := trace(stateDir); !started && path != "" {
+		return refusal.New(refusal.Damaged, "restore the file from a backup of the state directory",
+			"%s is missing, and %s is there", filepath.Join(stateDir, storeFile), path)
 	}
 	if exists(keyFile) {
 		return refusal.New(refusal.Locked, "is the state directory mounted? For a new store name another file with --root-key",
 			"the root key file %s belongs to a store, and %s holds none", keyFile, stateDir)
 	}
 	return nil
+}
+
+// trace finds something in the state directory that only an open root key could have led to.
+func trace(stateDir string) string {
+	for _, name := range []string{EraseFile, CatalogDir, AuditFile} {
+		if path := filepath.Join(stateDir, name); exists(path) {
+			return path
+		}
+	}
+	return ""
 }
 
 // makeRoot makes header and root key. The header is first: a key file without one means a state directory that is

@@ -166,12 +166,14 @@ func TestFirstStartGoesOnWhereItStopped(t *testing.T) {
 		t.Fatalf("without the key file: %+v", root)
 	}
 	root.Close()
-	// With the erase file there the key was in use.
-	writeFile(t, filepath.Join(l.dir, keystore.EraseFile), nil)
+	// With anything else there the key was in use.
 	must(t, os.Rename(l.keyFile, l.keyFile+".away"))
-	wantCode(t, l.tryRoot(), refusal.Locked)
+	for _, name := range []string{keystore.EraseFile, keystore.CatalogDir, keystore.AuditFile} {
+		writeFile(t, filepath.Join(l.dir, name), nil)
+		wantCode(t, l.tryRoot(), refusal.Locked)
+		must(t, os.Remove(filepath.Join(l.dir, name)))
+	}
 	must(t, os.Rename(l.keyFile+".away", l.keyFile))
-	must(t, os.Remove(filepath.Join(l.dir, keystore.EraseFile)))
 	l.open()
 	defer l.close()
 	l.grant("default")
