@@ -141,7 +141,7 @@ func (s *store) commit(changes []change) error {
 	err = fmt.Errorf("%w: commit: %w", ErrUnknownOutcome, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = fmt.Errorf("catalog: a commit failed earlier; the catalog must be opened again: %w", err)
+	s.broken = fmt.Errorf("catalog: a commit failed earlier; the catalog must be opened again: %v", err)
 	return err
 }
 
