@@ -97,9 +97,14 @@ func (b *badgerBackend) collect() {
 	})
 }
 
+// close closes Badger, which writes a table as it does so, through a memory map again. Where there is no room for
+// that it is left open: each commit is in the log already, so that nothing is lost that a kill would not lose.
 func (b *badgerBackend) close() error {
 	close(b.stopGC)
 	b.gc.Wait()
+	if errors.Is(b.dir.reserve(), syscall.ENOSPC) {
+		return b.dir.Close()
+	}
 	err := b.db.Close()
 	return errors.Join(err, b.dir.Close())
 }

@@ -26,19 +26,10 @@ func small(t *testing.T, size string) string {
 // A full file system refuses changes and nothing else; once there is room they go on.
 func TestFullFileSystem(t *testing.T) {
 	mount := small(t, "40m")
-	s := openAt(t, filepath.Join(mount, "catalog"), 0)
-	defer s.Close()
+	dir := filepath.Join(mount, "catalog")
+	s := openAt(t, dir, 0)
 	put(t, s, 1)
-	ballast := filepath.Join(mount, "ballast")
-	f, err := os.Create(ballast)
-	must(t, err)
-	for err == nil {
-		_, err = f.Write(make([]byte, 1<<16))
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	must(t, f.Close())
+	ballast := fill(t, mount)
 	for range 2 {
 		err := s.Update(t.Context(), "full", func(txn catalog.Txn) error { return txn.Put("a", nil) })
 		if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, catalog.ErrUnknownOutcome) {
@@ -50,4 +41,32 @@ func TestFullFileSystem(t *testing.T) {
 	}
 	must(t, os.Remove(ballast))
 	put(t, s, 2)
+	// Closing needs room too; without it nothing is lost.
+	revision, err := s.Revision(t.Context())
+	must(t, err)
+	ballast = fill(t, mount)
+	must(t, s.Close())
+	if _, err := catalog.Open(dir, catalog.Options{}); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, catalog.ErrDamaged) {
+		t.Errorf("opening gives %v", err)
+	}
+	must(t, os.Remove(ballast))
+	s = openAt(t, dir, revision)
+	put(t, s, 3)
+	must(t, s.Close())
+}
+
+// fill leaves not a byte, and returns the file that takes them.
+func fill(t *testing.T, mount string) string {
+	t.Helper()
+	ballast := filepath.Join(mount, "ballast")
+	f, err := os.Create(ballast)
+	must(t, err)
+	for err == nil {
+		_, err = f.Write(make([]byte, 1<<12))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	must(t, f.Close())
+	return ballast
 }
