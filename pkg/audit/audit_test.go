@@ -226,6 +226,34 @@ func TestRuleC18_CutBelowWhatTheCatalogSaw(t *testing.T) {
 	}
 }
 
+// A commit that is rolled back leaves no head behind, and a head that is damaged is told.
+func TestWitnessCommitsWithTheChange(t *testing.T) {
+	l := open(t, written(t, 3))
+	below := catalog.Memory()
+	s := audit.Witness(below, l)
+	if s.Update(t.Context(), "no", func(catalog.Txn) error { return os.ErrInvalid }) == nil {
+		t.Error("it commits")
+	}
+	head := func() (b []byte) {
+		_ = below.View(t.Context(), func(r catalog.Reader) (err error) {
+			b, err = r.Get("audit/head")
+			return err
+		})
+		return b
+	}
+	if b := head(); b != nil {
+		t.Errorf("rolled back, the head is %s", b)
+	}
+	must(t, s.Update(t.Context(), "yes", func(catalog.Txn) error { return nil }))
+	if want := fmt.Sprintf(`{"seq":3,"hash":"%s"}`, l.Head().Hash); string(head()) != want {
+		t.Errorf("the head is %s, want %s", head(), want)
+	}
+	must(t, below.Update(t.Context(), "bad", func(txn catalog.Txn) error { return txn.Put("audit/head", []byte("{")) }))
+	if err := l.CheckHead(t.Context(), s); refusal.CodeOf(err) != refusal.Damaged {
+		t.Errorf("a damaged head gives %v", err)
+	}
+}
+
 func TestUnrecordedVerbIsRecorded(t *testing.T) {
 	l := open(t, written(t, 3))
 	for revision, want := range map[uint64]bool{11: false, 12: false} {

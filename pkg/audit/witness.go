@@ -45,10 +45,16 @@ func (l *Log) CheckHead(ctx context.Context, store catalog.Store) error {
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(b, &seen)
+		if err := json.Unmarshal(b, &seen); err != nil {
+			return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, headKey, err)
+		}
+		return nil
 	})
 	if errors.Is(err, catalog.ErrNotFound) {
 		return nil
+	}
+	if errors.Is(err, catalog.ErrDamaged) {
+		return refusal.New(refusal.Damaged, "restore the state directory from a backup", "the log's head in the catalog: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("audit: the head in the catalog: %w", err)
