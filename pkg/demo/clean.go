@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,13 +21,11 @@ const waitTime = 10 * time.Second
 func (t *tour) clean(ctx context.Context) (left []string) {
 	// First what is below, while the daemon still answers; file systems before the files that they lie in.
 	for _, at := range mountsUnder(t.dir) {
-		if syscall.Unmount(at, 0) != nil {
+		if until(ctx, "the mount to be free", func() bool { return t.unmount(ctx, at) }) != nil {
 			_ = syscall.Unmount(at, syscall.MNT_DETACH)
 		}
 	}
-	for _, device := range loopsUnder(t.dir) {
-		_ = quiet(exec.CommandContext(ctx, "losetup", "-d", device), t.path("run")).Run() // checked below
-	}
+	t.freeLoops(ctx)
 	for _, p := range slices.Backward(t.others) {
 		p.stop(ctx)
 	}
@@ -39,6 +38,20 @@ func (t *tour) clean(ctx context.Context) (left []string) {
 		left = append(left, err.Error())
 	}
 	return left
+}
+
+// unmount tells whether a mount is gone. A file system in use by a loop device is free only once that is.
+func (t *tour) unmount(ctx context.Context, at string) bool {
+	t.freeLoops(ctx)
+	err := syscall.Unmount(at, 0)
+	return err == nil || errors.Is(err, syscall.EINVAL) // EINVAL: not a mount any more
+}
+
+// freeLoops takes the files away from loop devices; from one that is in use the kernel does so at its last close.
+func (t *tour) freeLoops(ctx context.Context) {
+	for _, device := range loopsUnder(t.dir) {
+		_ = quiet(exec.CommandContext(ctx, "losetup", "-d", device), t.path("run")).Run() // waitGone sees whether it worked
+	}
 }
 
 // waitGone waits a moment for mounts and loop devices to be gone, and tells which are not.

@@ -98,7 +98,7 @@ func (t *tour) end(ctx context.Context, failed error, left []string) error {
 	switch {
 	case failed == nil:
 		return refusal.New(refusal.Failed, "remove by hand what is listed above", "demo: the tour went well, but not everything could be cleaned up")
-	case errors.Is(context.Cause(ctx), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled):
 		t.tell.note("Interrupted." + nothingLeft(left))
 		return refusal.New(refusal.Failed, "", "demo: interrupted")
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

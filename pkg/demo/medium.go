@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -27,6 +28,9 @@ func needs() [][2]string {
 // chooseMedium takes a real file system where that is possible.
 func chooseMedium() medium {
 	lacking := append(lackingTools(), lackingRights()...)
+	if len(lacking) == 0 && !freeLoop() {
+		lacking = []string{"there is no free loop device"}
+	}
 	if len(lacking) == 0 {
 		return fileSystem{}
 	}
@@ -55,6 +59,9 @@ func lackingRights() []string {
 	if os.Geteuid() != 0 {
 		return []string{"only root can mount"}
 	}
+	if !mayMount() {
+		return []string{"this process has no right to mount (CAP_SYS_ADMIN), as in most containers"}
+	}
 	for _, device := range []string{"/dev/fuse", "/dev/loop-control"} {
 		fd, err := syscall.Open(device, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 		if err != nil {
@@ -63,4 +70,27 @@ func lackingRights() []string {
 		syscall.Close(fd)
 	}
 	return nil
+}
+
+// mayMount looks for CAP_SYS_ADMIN, bit 21 of the effective set (capabilities(7)).
+func mayMount() bool {
+	const sysAdmin = 1 << 21
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	_, after, _ := strings.Cut(string(status), "\nCapEff:")
+	line, _, _ := strings.Cut(after, "\n")
+	set, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	return err == nil && set&sysAdmin != 0
+}
+
+// freeLoop tells whether there is a loop device to be had: in a container the kernel may offer one that /dev lacks.
+func freeLoop() bool {
+	name, err := exec.Command("losetup", "-f").Output()
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(strings.TrimSpace(string(name)))
+	return err == nil
 }

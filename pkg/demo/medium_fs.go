@@ -10,7 +10,7 @@ import (
 type fileSystem struct{}
 
 func (fileSystem) name() string {
-	return "The tools are here: ext4 will be mounted on the disk (nbdfuse shows it as a file, mount does the rest)."
+	return "With a real file system: nbdfuse shows the disk as a file, and ext4 on that file is mounted."
 }
 
 func (fileSystem) put(ctx context.Context, t *tour, uri string, letters []letter) error {
@@ -49,13 +49,11 @@ func (fileSystem) get(ctx context.Context, t *tour, uri string, letters []letter
 
 // showAsFile has nbdfuse show the disk as the file nbd/disk.
 func (t *tour) showAsFile(ctx context.Context, uri string) (*process, error) {
-	for _, dir := range []string{"nbd", "mnt"} {
-		if err := os.MkdirAll(t.path(dir), 0o700); err != nil {
-			return nil, fmt.Errorf("demo: %w", err)
-		}
+	if err := t.tool(ctx, "mkdir", "-p", t.path("nbd"), t.path("mnt")); err != nil {
+		return nil, err
 	}
 	words := []string{"nbdfuse", t.path("nbd", "disk"), uri}
-	t.tell.command(words...)
+	t.tell.beside(words...)
 	fuse, err := t.launch(nil, words...)
 	if err != nil {
 		return nil, err

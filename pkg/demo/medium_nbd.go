@@ -11,12 +11,12 @@ import (
 type rawNBD struct{ why string }
 
 func (m rawNBD) name() string {
-	return "There will be no file system here, because: " + m.why + ".\n    Instead this program speaks NBD itself and writes bytes to places on the disk."
+	return "Without a file system, because: " + m.why + ".\n    Instead this program speaks NBD itself and writes bytes straight to the disk."
 }
 
 func (m rawNBD) put(ctx context.Context, t *tour, uri string, letters []letter) error {
 	return connected(ctx, uri, func(c *nbdclient.Client) error {
-		t.tell.note("(connecting to " + t.short(uri) + ", with an NBD client of our own)")
+		t.tell.note("(speaking NBD to " + t.short(uri) + ")")
 		for _, l := range letters {
 			if err := write(t, c, l); err != nil {
 				return err
@@ -28,7 +28,7 @@ func (m rawNBD) put(ctx context.Context, t *tour, uri string, letters []letter) 
 
 func (m rawNBD) get(ctx context.Context, t *tour, uri string, letters []letter) (read []letter, err error) {
 	err = connected(ctx, uri, func(c *nbdclient.Client) error {
-		t.tell.note("(reading the same places from " + t.short(uri) + ")")
+		t.tell.note("(speaking NBD to " + t.short(uri) + ")")
 		for _, l := range letters {
 			l.text = make([]byte, len(l.text))
 			if _, err := c.ReadAt(l.text, l.at); err != nil {

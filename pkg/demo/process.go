@@ -88,7 +88,7 @@ func (p *process) stop(ctx context.Context) {
 // serve starts the daemon and waits until it accepts.
 func (t *tour) serve(ctx context.Context) error {
 	words := []string{"serve", "--state", t.path("state"), "--run", t.path("run"), "--root-key", t.path("key", "root.key")}
-	t.tell.command(append([]string{"nbdcrypt"}, words...)...)
+	t.tell.beside(append([]string{"nbdcrypt"}, words...)...)
 	out, in, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)

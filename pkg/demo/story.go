@@ -11,9 +11,9 @@ import (
 
 // What the story is about.
 const (
-	vault     = "vault"    // encrypted, under a key of the user's own
-	open      = "openbook" // plain
-	second    = "diary"    // encrypted, under the default key
+	vault     = "vault" // encrypted, under a key of the user's own
+	plain     = "plain" // not encrypted
+	second    = "diary" // encrypted, under the default key
 	ownKey    = "my-key"
 	vaultSize = "256M"
 )
@@ -90,11 +90,11 @@ func createDisks(ctx context.Context, t *tour) error {
 		return err
 	}
 	t.files = segments(disk)
-	plain, err := ask[control.Disk](ctx, t, "disk", "create", open, "--size", vaultSize, "--plain")
+	other, err := ask[control.Disk](ctx, t, "disk", "create", plain, "--size", vaultSize, "--plain")
 	if err != nil {
 		return err
 	}
-	return t.tell.all(check{!plain.Encrypted && plain.Key == nil, "this one is not encrypted", plain})
+	return t.tell.all(check{!other.Encrypted && other.Key == nil, "this one is not encrypted", other})
 }
 
 func segments(disk control.Disk) (files []string) {
@@ -123,14 +123,14 @@ func writeVault(ctx context.Context, t *tour) error {
 }
 
 func writePlain(ctx context.Context, t *tour) error {
-	at, err := t.attach(ctx, open)
+	at, err := t.attach(ctx, plain)
 	if err != nil {
 		return err
 	}
 	if err := t.medium.put(ctx, t, at.URI, t.letters.vault[:1]); err != nil {
 		return err
 	}
-	return t.detach(ctx, open)
+	return t.detach(ctx, plain)
 }
 
 func (t *tour) detach(ctx context.Context, disk string) error {
@@ -142,7 +142,7 @@ func (t *tour) detach(ctx context.Context, disk string) error {
 }
 
 func deleteDisks(ctx context.Context, t *tour) error {
-	for _, disk := range []string{vault, open, second} {
+	for _, disk := range []string{vault, plain, second} {
 		if err := t.do(ctx, "disk", "delete", disk, "--yes"); err != nil {
 			return err
 		}

@@ -18,12 +18,12 @@ import (
 
 // search looks where a thief of the machine's disk would: in all that is stored, the root key's file and the log too.
 func search(ctx context.Context, t *tour) error {
-	t.tell.note(fmt.Sprintf("looking for %q", t.letters.secret))
-	plain, err := ask[control.Disk](ctx, t, "disk", "show", open)
+	t.tell.note(fmt.Sprintf("Looking for %q in every file there is.", t.letters.secret))
+	shown, err := ask[control.Disk](ctx, t, "disk", "show", plain)
 	if err != nil {
 		return err
 	}
-	control, err := t.scanFiles(segments(plain))
+	known, err := t.scanFiles(segments(shown))
 	if err != nil {
 		return err
 	}
@@ -35,13 +35,13 @@ func search(ctx context.Context, t *tour) error {
 	if err != nil {
 		return err
 	}
-	elsewhere := slices.DeleteFunc(everything.in, func(path string) bool { return slices.Contains(control.in, path) })
+	elsewhere := slices.DeleteFunc(everything.in, func(path string) bool { return slices.Contains(known.in, path) })
 	size := t.letters.size()
 	return t.tell.all(
-		check{control.hits > 0, fmt.Sprintf("the plain disk's file has the words %d times: the search works", control.hits), "no hit"},
-		check{stored >= size, fmt.Sprintf("the vault's file does hold something: %s on disk, for %s written", mib(stored), mib(size)), mib(stored)},
-		check{len(elsewhere) == 0, fmt.Sprintf("in the %d other files, the vault's among them (%s searched), the words stand 0 times",
-			everything.files-control.files, mib(everything.bytes-control.bytes)), elsewhere})
+		check{known.hits > 0, fmt.Sprintf("the words stand %d times in the plain disk's file: the search works", known.hits), "no hit"},
+		check{stored >= size, fmt.Sprintf("the vault's file is not empty: %s for the %s that were written", mib(stored), mib(size)), mib(stored)},
+		check{len(elsewhere) == 0, fmt.Sprintf("in the %d other files (the vault's, the key store, the log; %s) they stand 0 times",
+			everything.files-known.files, mib(everything.bytes-known.bytes)), elsewhere})
 }
 
 func (t *tour) scanFiles(paths []string) (all found, err error) {
@@ -81,7 +81,7 @@ func keyMemory(ctx context.Context, t *tour) error {
 		return err
 	}
 	for _, k := range s.Keys {
-		t.tell.note(fmt.Sprintf("in memory: the %s key %.8s…, for %s", k.Kind, k.ID, k.For))
+		t.tell.said(fmt.Sprintf("%-4s  %s  %s", k.Kind, k.ID, k.For))
 	}
 	means := map[string]string{
 		"memfd_secret":  "memory that not even the kernel has mapped (memfd_secret), left out of swap and core dumps",
@@ -89,8 +89,8 @@ func keyMemory(ctx context.Context, t *tour) error {
 	}[s.KeyMemory.Kind]
 	holds := func(k control.HeldKey) bool { return k.Kind == "dek" }
 	return t.tell.all(
-		check{slices.ContainsFunc(s.Keys, holds), "the disk's key is in the daemon's memory", s.Keys},
-		check{means != "", "it lies in " + means, s.KeyMemory.Kind})
+		check{slices.ContainsFunc(s.Keys, holds), "the disk's key (its DEK) is in the daemon's memory", s.Keys},
+		check{means != "", "there it lies in " + means, s.KeyMemory.Kind})
 }
 
 func detach(ctx context.Context, t *tour) error {

@@ -56,8 +56,8 @@ func (t *teller) line(format string, args ...any) {
 
 func (t *teller) opening(dir string) {
 	t.line("nbdcrypt demo: the life of an encrypted disk, from nothing to nothing.\n")
-	t.line("Everything happens in a temporary directory and is gone at the end. No daemon or disk of yours is touched.")
-	t.line("Lines with $ are what you would type, %s what was checked. For all of them:\n", t.paint(green, "✓"))
+	t.line("Everything happens in a temporary directory that is removed at the end. No daemon or disk of yours is touched.")
+	t.line("A line with $ is a command as you would type it; a line with %s says what was checked after it.\n", t.paint(green, "✓"))
 	t.line("    %s", t.paint(bold, "$ D="+dir+"; export NBDCRYPT_RUN=$D/run"))
 }
 
@@ -67,12 +67,17 @@ func (t *teller) step(title string) {
 }
 
 // command shows a command line, the temporary directory as $D.
-func (t *teller) command(words ...string) {
+func (t *teller) command(words ...string) { t.prompt("", words) }
+
+// beside shows the command line of something that goes on running.
+func (t *teller) beside(words ...string) { t.prompt(" &", words) }
+
+func (t *teller) prompt(after string, words []string) {
 	shown := make([]string, len(words))
 	for i, word := range words {
 		shown[i] = quote(strings.ReplaceAll(word, t.dir, "$D"))
 	}
-	t.line("    %s", t.paint(bold, "$ "+strings.Join(shown, " ")))
+	t.line("    %s", t.paint(bold, "$ "+strings.Join(shown, " ")+after))
 }
 
 // quote makes one word for a shell, in which $D still means the directory.
@@ -95,7 +100,7 @@ func (t *teller) note(text string) { t.line("    %s", text) }
 func (t *teller) wrong(text string) { t.line("    %s %s", t.paint(red, "✗"), text) }
 
 func (t *teller) summary() {
-	t.line("\n%s", t.paint(green, fmt.Sprintf("All good: %d steps, %d checks, %.1f seconds. Nothing is left behind.",
+	t.line("\n%s", t.paint(green, fmt.Sprintf("All good: %d steps, %d checks, %.1f seconds. Nothing is left behind: no directory, mount, loop device or process.",
 		t.steps, t.checks, time.Since(t.begun).Seconds())))
 }
 

@@ -1,0 +1,177 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"nbdcrypt/pkg/refusal"
+)
+
+// toured is a tour in a directory of its own that prints into the buffer.
+func toured(t *testing.T, out *bytes.Buffer) *tour {
+	t.Helper()
+	t.Setenv("TMPDIR", t.TempDir())
+	trip, err := newTour(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(trip.dir) })
+	return trip
+}
+
+// finish ends a tour as Run does.
+func finish(ctx context.Context, trip *tour, failed error) error {
+	return trip.end(ctx, failed, trip.clean(context.WithoutCancel(ctx)))
+}
+
+func TestAFailedStepEndsTheTour(t *testing.T) {
+	var out bytes.Buffer
+	trip, late := toured(t, &out), false
+	err := trip.play(t.Context(), []step{
+		{"fine", func(_ context.Context, t *tour) error { return t.tell.all(check{true, "so it is", nil}) }},
+		{"bad", func(_ context.Context, t *tour) error { return t.tell.all(check{false, "the sky is green", "blue"}) }},
+		{"never", func(context.Context, *tour) error { late = true; return nil }},
+	})
+	err = finish(t.Context(), trip, err)
+	if late || refusal.CodeOf(err) != refusal.Failed {
+		t.Error(late, err)
+	}
+	for _, part := range []string{"step 2", "bad", "the sky is green", "blue"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in %q", part, err)
+		}
+	}
+	if trip.tell.checks != 1 || strings.Contains(out.String(), "✓ the sky") || strings.Contains(out.String(), "All good") {
+		t.Error(out.String())
+	}
+	if !missing(trip.dir) {
+		t.Error("the directory is still there")
+	}
+}
+
+func TestAPanicIsAFailureLikeOthers(t *testing.T) {
+	var out bytes.Buffer
+	trip := toured(t, &out)
+	err := trip.play(t.Context(), []step{{"boom", func(context.Context, *tour) error { panic("a mistake of ours") }}})
+	if err = finish(t.Context(), trip, err); err == nil || !strings.Contains(err.Error(), "a mistake of ours") {
+		t.Error(err)
+	}
+	if !missing(trip.dir) {
+		t.Error("the directory is still there")
+	}
+}
+
+func TestAnInterruptIsNoReport(t *testing.T) {
+	var out bytes.Buffer
+	trip := toured(t, &out)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := trip.play(ctx, []step{{"long", func(context.Context, *tour) error { cancel(); return nil }}})
+	if err = finish(ctx, trip, err); err == nil || err.Error() != "demo: interrupted" {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "Interrupted. Nothing is left behind.") {
+		t.Error(out.String())
+	}
+}
+
+// full is a stdout that takes no more.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+func TestAReaderThatLeavesEndsTheTour(t *testing.T) {
+	trip := toured(t, new(bytes.Buffer))
+	trip.tell = newTeller(full{}, trip.dir)
+	err := trip.play(t.Context(), []step{{"silent", func(context.Context, *tour) error { return nil }}})
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Error(err)
+	}
+}
+
+// TestWhatIsLeftIsTold: a tour that went well and left something has failed.
+func TestWhatIsLeftIsTold(t *testing.T) {
+	var out bytes.Buffer
+	trip := toured(t, &out)
+	err := trip.end(t.Context(), nil, []string{"the mount /x"})
+	if refusal.CodeOf(err) != refusal.Failed || !strings.Contains(out.String(), "left behind: the mount /x") {
+		t.Error(err, out.String())
+	}
+}
+
+func TestSocketsFitTheDirectory(t *testing.T) {
+	long := filepath.Join(t.TempDir(), strings.Repeat("d", maxSocketPath))
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", long)
+	dir, err := makeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(dir)
+	if filepath.Dir(dir) == long || len(dir) > 60 {
+		t.Error(dir)
+	}
+	if left, _ := os.ReadDir(long); len(left) != 0 {
+		t.Error("left in the long one:", left)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Error(info, err)
+	}
+}
+
+func TestLackingToolsNamePackages(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	lacking := strings.Join(lackingTools(), "")
+	if !strings.Contains(lacking, "nbdfuse, mkfs.ext4, mount, umount, losetup") || !strings.Contains(lacking, "apt install libnbd-bin e2fsprogs mount`") {
+		t.Error(lacking)
+	}
+	if m, raw := chooseMedium().(rawNBD); !raw || !strings.Contains(m.name(), lacking) {
+		t.Error("without tools a file system was chosen, or it is not said why not")
+	}
+}
+
+func TestMountTable(t *testing.T) {
+	if got := unescape(`/a\040b\134c`); got != `/a b\c` {
+		t.Error(got)
+	}
+	if len(mountsUnder("")) == 0 {
+		t.Error("a positive control: no mount at all was found")
+	}
+	if at := mountsUnder(t.TempDir()); len(at) != 0 {
+		t.Error(at)
+	}
+}
+
+func TestColourIsForTerminals(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0) // a character device, as a terminal is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "")
+	if !colourful(null) || colourful(new(bytes.Buffer)) {
+		t.Error("colour is for terminals, and for them only")
+	}
+	t.Setenv("NO_COLOR", "1")
+	if colourful(null) {
+		t.Error("NO_COLOR is not honoured")
+	}
+}
+
+func TestCommandLinesCanBeTyped(t *testing.T) {
+	var out bytes.Buffer
+	tell := newTeller(&out, "/tmp/nbdcrypt-1")
+	tell.command("nbdfuse", "/tmp/nbdcrypt-1/nbd/disk", "nbd+unix:///vault?socket=/tmp/nbdcrypt-1/run/nbd.sock")
+	want := "    $ nbdfuse $D/nbd/disk \"nbd+unix:///vault?socket=$D/run/nbd.sock\"\n"
+	if out.String() != want {
+		t.Errorf("%q, not %q", out.String(), want)
+	}
+}
