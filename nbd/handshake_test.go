@@ -130,7 +130,10 @@ func TestNBD07_InfoAndGo(t *testing.T) {
 	binary.BigEndian.PutUint32(lie, 4)
 	huge := ask("vol")
 	binary.BigEndian.PutUint32(huge, 1<<32-1)
-	for _, bad := range [][]byte{nil, {0}, make([]byte, 5), lie, huge, append(ask("vol"), 0), append(ask("vol", 3), 0, 3), ask("vol", 3)[:10]} {
+	for _, bad := range [][]byte{
+		nil, {0}, make([]byte, 5), lie, huge, {0, 0, 0, 4, 'v', 'o', 'l', 'a', 'b'}, {0, 0, 0, 4, 'v', 'o', 'l', 'a'},
+		append(ask("vol"), 0), append(ask("vol", 3), 0, 3), ask("vol", 3)[:10],
+	} {
 		c.want(optInfo, bad, repErrInvalid)
 		c.want(optGo, bad, repErrInvalid)
 	}
@@ -190,7 +193,9 @@ func TestNBD08_Strings(t *testing.T) {
 }
 
 func TestNBD08_OptionsAreCounted(t *testing.T) {
-	c := one(t).connect(t, fixedFlags)
+	server := nbd.NewServer(nbdtest.NewExports(disk("vol")), slog.New(slog.DiscardHandler))
+	server.SetHandshakeTime(time.Hour) // so that it is not the clock that ends the session
+	c := serveWith(t, server).connect(t, fixedFlags)
 	for range nbd.MaxOptions {
 		c.want(99, nil, repErrUnsup)
 	}

@@ -215,3 +215,23 @@ func TestWhatWasReadIsWipedWithItsConnection(t *testing.T) {
 		t.Errorf("%q is left", bytes.Trim(c.in.buf, "\x00"))
 	}
 }
+
+// says is what a device says of its block sizes.
+type says struct {
+	Device
+	minimum, preferred uint32
+}
+
+func (s says) BlockSizes() (uint32, uint32) { return s.minimum, s.preferred }
+
+func TestNBD12_BlockSizesAreWhatTheProtocolAllows(t *testing.T) {
+	for said, want := range map[[2]uint32][2]uint32{
+		{512, 4096}: {512, 4096}, {4096, 4096}: {4096, 4096}, {4096, 512}: {4096, 4096}, {1, 65536}: {1, 65536},
+		{0, 0}: {512, 4096}, {1000, 5000}: {512, 4096}, {1 << 20, 1 << 31}: {512, 4096},
+	} {
+		e := NewExport("vol", says{nil, said[0], said[1]}, Options{})
+		if minimum, preferred := e.blockSizes(1 << 20); minimum != want[0] || preferred != want[1] {
+			t.Errorf("of %v the client is told %d and %d", said, minimum, preferred)
+		}
+	}
+}

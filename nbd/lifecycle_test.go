@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -262,6 +263,38 @@ func (refusing) Accept() (net.Conn, error) {
 	return nil, &net.OpError{Op: "accept", Err: syscall.EBADF}
 }
 func (refusing) Close() error { return nil }
+
+// exhausted is a listener that fails once for want of descriptors.
+type exhausted struct {
+	net.Listener
+	once sync.Once
+}
+
+func (l *exhausted) Accept() (nc net.Conn, err error) {
+	l.once.Do(func() { err = &net.OpError{Op: "accept", Err: syscall.EMFILE} })
+	if err != nil {
+		return nil, err
+	}
+	return l.Listener.Accept()
+}
+
+func TestServeOutlivesAWantOfDescriptors(t *testing.T) {
+	server := nbd.NewServer(nbdtest.NewExports(disk("vol")), slog.New(slog.DiscardHandler))
+	h := serveWith(t, server)
+	l, err := net.Listen("unix", h.path+"2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { served <- server.Serve(ctx, &exhausted{Listener: l}) }()
+	h2 := &house{server, h.path + "2"}
+	h2.enter(t, "vol").lives()
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
 
 // bursting is exports that panic.
 type bursting struct{ nbd.Exports }
