@@ -196,7 +196,7 @@ func TestTenThousandSealedRecordsAreListedInASecond(t *testing.T) {
 	}))
 	took := time.Since(start)
 	t.Logf("listed in %v", took)
-	if took > time.Second {
+	if took > slowdown*time.Second {
 		t.Errorf("listing took %v", took)
 	}
 }
