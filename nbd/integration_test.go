@@ -17,6 +17,7 @@ import (
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
+	cmd.Dir = t.TempDir() // fio leaves files where it runs
 	// nbdsh needs the Python that the distribution's libnbd was built for.
 	cmd.Env = append(os.Environ(), "PATH=/usr/bin:/bin:"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
