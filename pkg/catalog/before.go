@@ -40,9 +40,11 @@ func lockDir(dir string) (*lockedDir, error) {
 
 func (d *lockedDir) Close() error { return d.fd.Close() }
 
-// before is where the copy lies once it is whole; half is where it is being made or taken away.
-func (d *lockedDir) before() string { return d.path + ".before" }
-func (d *lockedDir) half() string   { return d.path + ".before.part" }
+// before is where the copy lies once it is whole; half is where it is being made or taken away; damaged is where
+// the first one stays that did not prove whole.
+func (d *lockedDir) before() string  { return d.path + ".before" }
+func (d *lockedDir) half() string    { return d.path + ".before.part" }
+func (d *lockedDir) damaged() string { return d.path + ".damaged" }
 
 // resume takes up what an earlier Open left: a copy that is still there was never proven needless, so the
 // directory is made from it again.
@@ -88,6 +90,21 @@ func (d *lockedDir) putBack() error {
 	return copyFiles(d.before(), d.path)
 }
 
+// setAside ends an Open that failed: the directory is as it was, and the copy no longer in the way of whoever
+// restores it from a backup.
+func (d *lockedDir) setAside(damage bool) error {
+	if err := d.putBack(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(d.damaged()); err == nil || !damage {
+		return d.dropCopy()
+	}
+	if err := os.Rename(d.before(), d.damaged()); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	return syncDir(filepath.Dir(d.path))
+}
+
 func (d *lockedDir) dropCopy() error {
 	if err := os.Rename(d.before(), d.half()); err != nil {
 		return fmt.Errorf("catalog: %w", err)
@@ -115,7 +132,7 @@ func (d *lockedDir) explain(err error) error {
 			}
 		}
 	}
-	return fmt.Errorf("%w%s; the files of %s are as they were, with a copy in %s", err, cut, d.path, d.before())
+	return fmt.Errorf("%w%s; the files of %s are as they were, with a copy in %s", err, cut, d.path, d.damaged())
 }
 
 // reserve sees to it that there is room, and that the logs which Badger has mapped have their blocks.

@@ -195,9 +195,17 @@ func TestRolledBackCatalogIsRefused(t *testing.T) {
 	writeFiles(t, dir, all)
 	_, err := catalog.Open(dir, catalog.Options{MinRevision: revision + 1})
 	want := fmt.Sprintf("opens at revision %d, and revision %d", revision, revision+1)
-	if !errors.Is(err, catalog.ErrDamaged) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir+".before") {
+	if !errors.Is(err, catalog.ErrDamaged) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir+".damaged") {
 		t.Errorf("the error is %v", err)
 	}
+	// A backup that is put in its place is what the next start begins from.
+	if kept := files(t, dir+".damaged"); len(kept) != len(all) {
+		t.Errorf("the copy has %d files of %d", len(kept), len(all))
+	}
+	must(t, os.RemoveAll(dir))
+	s := openAt(t, dir, 0)
+	defer s.Close()
+	put(t, s, 0)
 }
 
 // A start that was killed between Badger's repairs and the proof left a copy: the next one begins from it.

@@ -27,7 +27,8 @@ type Options struct {
 // Badger repairs as it opens: it cuts its logs at the first record that it can't read, and removes tables that
 // its manifest does not list. So Open works on the terms of "first prove, then let go": it copies the files to
 // DIR.before, opens, compares every pair with the store's account and its revision with MinRevision, and only
-// then drops the copy. Where the proof fails the files are put back as they were, and the error wraps ErrDamaged.
+// then drops the copy. Where the proof fails the files are put back as they were, with a copy in DIR.damaged, and the
+// error wraps ErrDamaged.
 func Open(dir string, o Options) (Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -60,7 +61,7 @@ func openLocked(d *lockedDir, o Options) (Store, error) {
 	}
 	b, err := prove(d, o)
 	if err != nil {
-		return nil, errors.Join(d.explain(err), d.putBack())
+		return nil, errors.Join(d.explain(err), d.setAside(errors.Is(err, ErrDamaged)))
 	}
 	if err := d.dropCopy(); err != nil {
 		return nil, errors.Join(err, b.db.Close())
