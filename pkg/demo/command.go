@@ -82,7 +82,7 @@ func (t *tour) refused(ctx context.Context, code refusal.Code, args ...string) e
 	if err != nil {
 		return err
 	}
-	t.tell.said("nbdcrypt: " + complaint.Message + "\n  → " + complaint.Hint)
+	t.tell.said(t.short("nbdcrypt: " + complaint.Message + "\n  → " + complaint.Hint))
 	return t.tell.all(
 		check{exit.ExitCode() == int(code) && complaint.Code == int(code),
 			fmt.Sprintf("refused, with exit code %d (%s)", code, meaning(code)), fmt.Sprintf("exit code %d", exit.ExitCode())},
@@ -92,7 +92,7 @@ func (t *tour) refused(ctx context.Context, code refusal.Code, args ...string) e
 // meaning is an exit code in words, for the codes that the story meets.
 func meaning(code refusal.Code) string {
 	return map[refusal.Code]string{
-		refusal.Denied: "not permitted", refusal.KeyForbids: "the key forbids it", refusal.NotFound: "no such thing",
+		refusal.Denied: "not permitted", refusal.KeyForbids: "the key forbids it", refusal.Unreachable: "the daemon can't be reached",
 	}[code]
 }
 

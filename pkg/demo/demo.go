@@ -104,9 +104,9 @@ func (t *tour) end(ctx context.Context, failed error, left []string) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return refusal.New(refusal.Failed, "run it again on a machine with less to do", "demo: not done after %v: %w", tourTime, failed)
 	}
-	t.tell.wrong(failed.Error())
+	t.tell.wrong("this step failed")
 	t.tell.note("The tour stops here." + nothingLeft(left))
-	return refusal.New(refusal.Failed, "what the daemon said stands above; please report this with all of the output", "demo: %w", failed)
+	return refusal.New(refusal.Failed, "the end of the daemon's log is above; please report this with all of the output", "demo: %w", failed)
 }
 
 func nothingLeft(left []string) string {

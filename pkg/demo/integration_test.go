@@ -209,7 +209,7 @@ func TestDemoInterrupted(t *testing.T) {
 		"nbdfuse starts":         {"$ nbdfuse", syscall.SIGINT, true},
 		"mkfs runs":              {"$ mkfs.ext4", syscall.SIGTERM, true},
 		"mount runs":             {"$ mount", syscall.SIGINT, true},
-		"mounted":                {"written: mnt/letter.txt", syscall.SIGINT, true},
+		"mounted":                {"written: $D/mnt/letter.txt", syscall.SIGINT, true},
 		"unmounting":             {"$ umount", syscall.SIGHUP, true},
 		"the daemon starts":      {"$ nbdcrypt serve", syscall.SIGINT, false},
 		"after the daemon's end": {"the daemon is dead", syscall.SIGHUP, false},
@@ -235,6 +235,25 @@ func TestDemoInterrupted(t *testing.T) {
 				t.Errorf("%s\nstderr: %s", &r.out, &r.err)
 			}
 		})
+	}
+}
+
+// TestAToolThatFails: its words reach the reader, and so does the end of the log.
+func TestAToolThatFails(t *testing.T) {
+	needsRootAndTools(t)
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "mkfs.ext4"), []byte("#!/bin/sh\necho no luck today >&2; exit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := prepare(t, place(t), bin+":"+os.Getenv("PATH"))
+	if err := r.cmd.Run(); err == nil || r.cmd.ProcessState.ExitCode() != 1 {
+		t.Error("ended with", err)
+	}
+	if text := r.err.String(); !strings.Contains(text, "no luck today") || !strings.Contains(text, "step 7") || !strings.Contains(text, "level=INFO") {
+		t.Error(text)
+	}
+	if text := r.out.String(); !strings.Contains(text, "✗ this step failed") || !strings.Contains(text, "Nothing is left behind.") || strings.Contains(text, "All good") {
+		t.Error(text)
 	}
 }
 

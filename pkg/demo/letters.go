@@ -15,9 +15,10 @@ type letter struct {
 	text []byte
 }
 
+// sum is the text's checksum, as much of it as a line has room for.
 func (l letter) sum() string {
 	sum := sha256.Sum256(l.text)
-	return hex.EncodeToString(sum[:])
+	return hex.EncodeToString(sum[:12]) + "…"
 }
 
 // letters are what the tour writes and looks for.

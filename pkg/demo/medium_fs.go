@@ -24,7 +24,11 @@ func (fileSystem) put(ctx context.Context, t *tour, uri string, letters []letter
 	if err := t.mounted(ctx, func() error { return t.writeFiles(letters) }); err != nil {
 		return err
 	}
-	return t.hideFile(ctx, fuse)
+	if err := t.hideFile(ctx, fuse); err != nil {
+		return err
+	}
+	t.tell.done("unmounted, and with that flushed")
+	return nil
 }
 
 func (fileSystem) get(ctx context.Context, t *tour, uri string, letters []letter) (read []letter, err error) {
@@ -49,8 +53,10 @@ func (fileSystem) get(ctx context.Context, t *tour, uri string, letters []letter
 
 // showAsFile has nbdfuse show the disk as the file nbd/disk.
 func (t *tour) showAsFile(ctx context.Context, uri string) (*process, error) {
-	if err := t.tool(ctx, "mkdir", "-p", t.path("nbd"), t.path("mnt")); err != nil {
-		return nil, err
+	if missing(t.path("mnt")) {
+		if err := t.tool(ctx, "mkdir", t.path("nbd"), t.path("mnt")); err != nil {
+			return nil, err
+		}
 	}
 	words := []string{"nbdfuse", t.path("nbd", "disk"), uri}
 	t.tell.beside(words...)
@@ -99,7 +105,7 @@ func (t *tour) writeFiles(letters []letter) error {
 		if err := os.WriteFile(t.path("mnt", l.name), l.text, 0o600); err != nil {
 			return fmt.Errorf("writing a file: %w", err)
 		}
-		t.tell.done(fmt.Sprintf("written: mnt/%s, %d bytes", l.name, len(l.text)))
+		t.tell.done(fmt.Sprintf("written: $D/mnt/%s, %d bytes, sha256 %s", l.name, len(l.text), l.sum()))
 	}
 	return nil
 }

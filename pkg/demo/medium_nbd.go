@@ -46,7 +46,7 @@ func write(t *tour, c *nbdclient.Client, l letter) error {
 	if _, err := c.WriteAt(l.text, l.at); err != nil {
 		return fmt.Errorf("writing %s: %w", l.name, err)
 	}
-	t.tell.done(fmt.Sprintf("written: %s, %d bytes at byte %d", l.name, len(l.text), l.at))
+	t.tell.done(fmt.Sprintf("written: %s, %d bytes at byte %d, sha256 %s", l.name, len(l.text), l.at, l.sum()))
 	return nil
 }
 

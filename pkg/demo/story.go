@@ -61,12 +61,15 @@ func grant(ctx context.Context, t *tour) error {
 	if err != nil {
 		return err
 	}
+	err = t.tell.all(check{given.Project == control.DefaultProject, "project " + given.Project + " may encrypt, granted by " + given.By, given})
+	if err != nil {
+		return err
+	}
 	keys, err := ask[[]control.Key](ctx, t, "key", "list")
 	if err != nil {
 		return err
 	}
 	return t.tell.all(
-		check{given.Project == control.DefaultProject, "project " + given.Project + " may encrypt, granted by " + given.By, given},
 		check{len(keys) == 1 && keys[0].Default && keys[0].Alias == "evs/default", "one key has appeared: evs/default", keys})
 }
 
@@ -110,7 +113,19 @@ func attach(ctx context.Context, t *tour) error {
 		return err
 	}
 	t.uri = at.URI
-	return t.tell.all(check{at.Disk == vault, "it is exported as " + t.short(at.URI), at})
+	if err := t.tell.all(check{at.Disk == vault, "it is exported as " + t.short(at.URI), at}); err != nil {
+		return err
+	}
+	disk, err := ask[control.Disk](ctx, t, "disk", "show", vault)
+	if err != nil {
+		return err
+	}
+	if len(disk.Attachments) != 1 {
+		return fmt.Errorf("%s has %d attachments", vault, len(disk.Attachments))
+	}
+	a := disk.Attachments[0]
+	return t.tell.all(check{disk.Status == "in-use" && len(a.Allow) == 0,
+		fmt.Sprintf("attached by %s, and opened to no other user (--allow would)", a.By), a})
 }
 
 func (t *tour) attach(ctx context.Context, disk string) (control.Attached, error) {

@@ -91,8 +91,5 @@ func stop(ctx context.Context, t *tour) error {
 		return err
 	}
 	t.daemon = nil
-	_, _, err := t.cli(ctx, "status")
-	var exit *exec.ExitError
-	gone := errors.As(err, &exit) && exit.ExitCode() == int(refusal.Unreachable)
-	return t.tell.all(check{gone, "nobody answers any more (exit code 7)", err})
+	return t.refused(ctx, refusal.Unreachable, "status")
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -146,7 +145,7 @@ func enable(ctx context.Context, t *tour) error {
 func (t *tour) compare(wrote, read []letter) error {
 	for i, l := range wrote {
 		same := i < len(read) && bytes.Equal(read[i].text, l.text)
-		if err := t.tell.all(check{same, fmt.Sprintf("%s is the same: sha256 %.16s…", filepath.Base(l.name), l.sum()), "it differs"}); err != nil {
+		if err := t.tell.all(check{same, fmt.Sprintf("%s is the same, byte for byte: sha256 %s", l.name, l.sum()), "it differs"}); err != nil {
 			return err
 		}
 	}
