@@ -41,7 +41,7 @@ func Run(ctx context.Context, stdout, stderr io.Writer) error {
 		return refusal.From(err)
 	}
 	err = t.play(ctx, story())
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && t.tell.broken == nil {
 		t.showLog(stderr)
 	}
 	// Cleaning up has its own time: ctx may be over.
@@ -101,6 +101,8 @@ func (t *tour) end(ctx context.Context, failed error, left []string) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		t.tell.note("Interrupted." + nothingLeft(left))
 		return refusal.New(refusal.Failed, "", "demo: interrupted")
+	case t.tell.broken != nil:
+		return refusal.New(refusal.Failed, "", "demo: stopped, because its story can't be told: %w", t.tell.broken)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return refusal.New(refusal.Failed, "run it again on a machine with less to do", "demo: not done after %v: %w", tourTime, failed)
 	}

@@ -272,6 +272,9 @@ func TestDemoWithoutAReader(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("ended with %v, not with exit code 1; stderr: %s", err, &r.err)
 	}
+	if !strings.Contains(r.err.String(), "broken pipe") || strings.Contains(r.err.String(), "level=") {
+		t.Errorf("that is no failure of the daemon: %s", &r.err)
+	}
 }
 
 // TestAFailureWhileMounted: a step that fails, or panics, or loses its daemon while the file system is mounted, is

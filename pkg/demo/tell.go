@@ -58,7 +58,7 @@ func (t *teller) opening(dir string) {
 	t.line("nbdcrypt demo: the life of an encrypted disk, from nothing to nothing.\n")
 	t.line("Everything happens in a temporary directory that is removed at the end. No daemon or disk of yours is touched.")
 	t.line("A line with $ is a command as you would type it; a line with %s says what was checked after it.\n", t.paint(green, "✓"))
-	t.line("    %s", t.paint(bold, "$ D="+dir+"; export NBDCRYPT_RUN=$D/run"))
+	t.line("    %s", t.paint(bold, "$ D="+quote(dir)+"; export NBDCRYPT_RUN=$D/run"))
 }
 
 func (t *teller) step(title string) {
