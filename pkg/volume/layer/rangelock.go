@@ -26,9 +26,10 @@ func (l *rangeLock) lock(lo, hi int64, write bool) *span {
 	l.mu.Lock()
 	l.spans = append(l.spans, s)
 	for l.blocked(s) {
-		s.wake = make(chan struct{})
+		wake := make(chan struct{})
+		s.wake = wake // who closes it takes it out of the span
 		l.mu.Unlock()
-		<-s.wake
+		<-wake
 		l.mu.Lock()
 	}
 	l.mu.Unlock()
