@@ -37,7 +37,7 @@ type daemon struct {
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
 	dir := tempDir(t)
-	d := &daemon{t: t, binary: binary, dir: dir, state: dir + "/state", run: dir + "/run", pool: dir + "/pool",
+	d := &daemon{t: t, binary: program, dir: dir, state: dir + "/state", run: dir + "/run", pool: dir + "/pool",
 		root: dir + "/key/root.key", log: dir + "/log"}
 	t.Cleanup(func() {
 		d.kill()

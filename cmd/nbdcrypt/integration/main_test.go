@@ -16,8 +16,8 @@ import (
 //go:embed packages.txt
 var packages string
 
-// binary is the program under test. TestMain builds it.
-var binary string
+// program is the binary under test. TestMain builds it.
+var program string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -32,8 +32,8 @@ func run(m *testing.M) int {
 	dir, err := publicDir()
 	if err == nil {
 		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "nbdcrypt")
-		err = build(binary)
+		program = filepath.Join(dir, "nbdcrypt")
+		err = build(program)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,0 +1,122 @@
+//go:build integration
+
+package integration
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"nbdcrypt/pkg/control"
+)
+
+// underKey makes a key `mine`, a disk `vol` under it that holds noise("vol"), and attaches it.
+func underKey(t *testing.T) (d *daemon, uri string) {
+	t.Helper()
+	d = startDaemon(t)
+	d.do("key", "create", "mine")
+	d.create("vol", "64M", "--key=mine")
+	uri = d.attach("vol")
+	c := dial(t, uri)
+	write(t, c, noise("vol", 1<<20), 48<<20+777)
+	check(t, c.Flush())
+	return d, uri
+}
+
+func (d *daemon) holdsNoise(uri string) {
+	d.t.Helper()
+	expect(d.t, dial(d.t, uri), noise("vol", 1<<20), 48<<20+777)
+}
+
+// refusesAttach sees that attach names the key and its state (rules A15, A16).
+func (d *daemon) refusesAttach() {
+	d.t.Helper()
+	e := d.refused(4, "attach", "vol")
+	for _, want := range []string{"mine", "Disabled", "vol"} {
+		if !strings.Contains(e.Message, want) {
+			d.t.Errorf("the refusal does not name %s: %q", want, e.Message)
+		}
+	}
+	if e.Hint == "" {
+		d.t.Error("the refusal does not say what to do")
+	}
+	disk := d.show("vol")
+	if disk.Status != "available" || disk.Key.State != "Disabled" {
+		d.t.Errorf("the disk is %s, its key %s", disk.Status, disk.Key.State)
+	}
+}
+
+// TestRuleA14_A15_A17_DisabledWhileAttached: a verified load runs across the disable; then the disk can't be attached until the
+// key is enabled, and holds what it held.
+func TestRuleA14_A15_A17_DisabledWhileAttached(t *testing.T) {
+	t.Parallel()
+	d, uri := underKey(t)
+	load := exec.Command("fio", "--name=load", "--aux-path="+t.TempDir(), "--directory="+t.TempDir(), "--ioengine=nbd", "--uri="+uri, "--rw=randrw", "--bs=4k",
+		"--iodepth=8", "--numjobs=4", "--size=8m", "--offset_increment=8m", "--time_based", "--runtime=4", "--verify=crc32c",
+		"--verify_backlog=256", "--verify_fatal=1", "--group_reporting")
+	var said strings.Builder
+	load.Stdout, load.Stderr = &said, &said
+	check(t, load.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- load.Wait() }()
+	waitFor(t, "fio does not connect", func() bool { return d.show("vol").Attachments[0].Clients >= 4 })
+	d.do("key", "disable", "mine")
+	select {
+	case err := <-ended:
+		t.Fatalf("the load ended before the disable: %v\n%s", err, said.String())
+	default:
+	}
+	if err := <-ended; err != nil || !strings.Contains(said.String(), "err= 0") {
+		t.Errorf("the load failed: %v\n%s", err, said.String())
+	}
+	d.holdsNoise(uri)
+
+	// Rule A23: a detach that strands the disk wants a yes.
+	if e := d.refused(9, "detach", "vol"); !strings.Contains(e.Message, "Disabled") {
+		t.Errorf("the warning does not name the state: %q", e.Message)
+	}
+	d.do("detach", "vol", "--yes")
+	d.refusesAttach()
+	d.do("key", "enable", "mine")
+	d.holdsNoise(d.attach("vol"))
+}
+
+// TestRuleA16_A17_DisabledWhileDetached, with a restart between.
+func TestRuleA16_A17_DisabledWhileDetached(t *testing.T) {
+	t.Parallel()
+	d, _ := underKey(t)
+	d.do("detach", "vol")
+	d.do("key", "disable", "mine")
+	d.refusesAttach()
+	d.stop()
+	d.start()
+	d.refusesAttach()
+	d.do("key", "enable", "mine")
+	d.holdsNoise(d.attach("vol"))
+}
+
+// TestRuleA22_CrashIsADetach: after kill -9 no disk is attached; one whose key is disabled stays away, and why is told.
+func TestRuleA22_CrashIsADetach(t *testing.T) {
+	for _, disabled := range []bool{true, false} {
+		t.Run(map[bool]string{true: "disabled", false: "enabled"}[disabled], func(t *testing.T) {
+			t.Parallel()
+			d, _ := underKey(t)
+			if disabled {
+				d.do("key", "disable", "mine")
+			}
+			d.kill()
+			d.start()
+			if disk := d.show("vol"); len(disk.Attachments) != 0 || disk.Status != "available" {
+				t.Errorf("after the crash the disk is %s with attachments %+v", disk.Status, disk.Attachments)
+			}
+			if said := strings.Join(get[control.Status](d, "status").Warnings, "\n"); !strings.Contains(said, "vol") || !strings.Contains(said, "detach") {
+				t.Errorf("status does not say what became of the disk: %q", said)
+			}
+			if disabled {
+				d.refusesAttach()
+				d.do("key", "enable", "mine")
+			}
+			d.holdsNoise(d.attach("vol"))
+		})
+	}
+}
