@@ -32,9 +32,10 @@ unit: ## the tests that need nothing but Go, then the same under the race detect
 	CGO_ENABLED=1 go test -race -short ./...
 
 fuzz: ## each fuzz target for a moment (FUZZTIME=3s)
-	@mkdir -p bin
-	@for package in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	@packages=$$(go list ./...); mkdir -p bin; \
+	for package in $$packages; do \
+		targets=$$(go test -list '^Fuzz' $$package | sed -n '/^Fuzz/p'); \
+		for target in $$targets; do \
 			echo "fuzz $$package $$target"; \
 			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package >bin/fuzz.log || { cat bin/fuzz.log; exit 1; }; \
 		done; \

@@ -26,7 +26,7 @@ const patience = 60 * time.Second
 // daemon is the real binary, serving in a directory of its own.
 type daemon struct {
 	t                           *testing.T
-	binary                      string
+	program                     string
 	dir, state, run, pool, root string
 	env                         []string
 	cmd                         *exec.Cmd
@@ -37,7 +37,7 @@ type daemon struct {
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
 	dir := tempDir(t)
-	d := &daemon{t: t, binary: program, dir: dir, state: dir + "/state", run: dir + "/run", pool: dir + "/pool",
+	d := &daemon{t: t, program: program, dir: dir, state: dir + "/state", run: dir + "/run", pool: dir + "/pool",
 		root: dir + "/key/root.key", log: dir + "/log"}
 	t.Cleanup(func() {
 		d.kill()
@@ -69,7 +69,7 @@ func tempDir(t *testing.T) string {
 
 // command is the binary with the environment that leads to this daemon's directories.
 func (d *daemon) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(d.binary, args...)
+	cmd := exec.Command(d.program, args...)
 	cmd.Env = append(os.Environ(), "NBDCRYPT_STATE="+d.state, "NBDCRYPT_RUN="+d.run, "NBDCRYPT_ROOT_KEY="+d.root)
 	cmd.Env = append(cmd.Env, d.env...)
 	return cmd

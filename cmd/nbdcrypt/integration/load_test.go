@@ -1,0 +1,226 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"nbdcrypt/nbd/nbdclient"
+)
+
+// load writes to a disk on several connections until they break, and knows for each sector what it may hold then: what the
+// last acknowledged flush covered, or anything written since.
+type load struct {
+	sector  int
+	workers []*worker
+	flushes atomic.Int64
+}
+
+// worker owns a part of the disk, so that what it knows needs no lock.
+type worker struct {
+	load     *load
+	first    int64      // sector
+	possible [][]uint64 // for each sector of its part: versions since the last flush, the oldest first
+	version  uint64
+	waits    map[int]bool // sectors of the change that has no answer yet
+	rng      *rand.Rand
+	ended    error
+}
+
+const (
+	workers     = 4
+	partSectors = 1024
+)
+
+func newLoad(sector int) *load {
+	l := &load{sector: sector}
+	for i := range workers {
+		w := &worker{load: l, first: int64(i) * partSectors, possible: make([][]uint64, partSectors), rng: rand.New(rand.NewPCG(1, uint64(i)))}
+		for s := range w.possible {
+			w.possible[s] = []uint64{0}
+		}
+		l.workers = append(l.workers, w)
+	}
+	return l
+}
+
+// size is how large the disk must be.
+func (l *load) size() int64 { return int64(l.sector) * workers * partSectors }
+
+// start lets the workers write; wait returns when all their connections have broken.
+func (l *load) start(t *testing.T, uri string) (wait func()) {
+	t.Helper()
+	var all sync.WaitGroup
+	for _, w := range l.workers {
+		c := dial(t, uri)
+		all.Go(func() { w.ended = w.run(c) })
+	}
+	return all.Wait
+}
+
+// run writes, trims and flushes until the connection breaks.
+func (w *worker) run(c *nbdclient.Client) error {
+	for i := 1; ; i++ {
+		if err := w.change(c); err != nil {
+			return err
+		}
+		if i%16 == 0 {
+			if err := c.Flush(); err != nil {
+				return err
+			}
+			for s, list := range w.possible {
+				w.possible[s] = list[len(list)-1:]
+			}
+			w.load.flushes.Add(1)
+		}
+	}
+}
+
+// change writes or trims a random run of sectors. Version 0 is zeros.
+func (w *worker) change(c *nbdclient.Client) error {
+	s := w.rng.IntN(partSectors)
+	n := 1 + w.rng.IntN(min(32, partSectors-s))
+	w.version++
+	version := w.version
+	trim := w.rng.IntN(8) == 0
+	if trim {
+		version = 0
+	}
+	data := make([]byte, 0, n*w.load.sector)
+	w.waits = map[int]bool{}
+	for i := range n {
+		w.waits[s+i] = true
+		w.possible[s+i] = append(w.possible[s+i], version)
+		data = append(data, w.load.content(w.first+int64(s+i), version)...)
+	}
+	at := (w.first + int64(s)) * int64(w.load.sector)
+	var err error
+	if trim {
+		err = c.Trim(at, int64(len(data)))
+	} else {
+		_, err = c.WriteAt(data, at)
+	}
+	if err == nil {
+		w.waits = nil
+	}
+	return err
+}
+
+// drained is called after a good end, which keeps whatever was acknowledged, flushed or not.
+func (l *load) drained() {
+	for _, w := range l.workers {
+		for s, list := range w.possible {
+			keep := 1
+			if w.waits[s] {
+				keep = 2
+			}
+			w.possible[s] = list[max(0, len(list)-keep):]
+		}
+	}
+}
+
+// content is a sector that names itself and its version all over.
+func (l *load) content(sector int64, version uint64) []byte {
+	if version == 0 {
+		return make([]byte, l.sector)
+	}
+	word := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(sector)|1<<63), version)
+	return bytes.Repeat(word, l.sector/len(word))
+}
+
+// verify reads every sector: it must hold one of its possible versions, whole, and from then on holds just that.
+func (l *load) verify(t *testing.T, uri string) {
+	t.Helper()
+	c := dial(t, uri)
+	for _, w := range l.workers {
+		all := read(t, c, w.first*int64(l.sector), partSectors*l.sector)
+		for s, list := range w.possible {
+			got := all[s*l.sector:][:l.sector]
+			version := binary.BigEndian.Uint64(got[8:])
+			if !slices.Contains(list, version) || !bytes.Equal(got, l.content(w.first+int64(s), version)) {
+				t.Fatalf("sector %d holds %x…, which is none of versions %d", w.first+int64(s), got[:16], list)
+			}
+			w.possible[s] = []uint64{version}
+		}
+	}
+}
+
+// waitForFlushes waits until the load is well under way.
+func (l *load) waitForFlushes(t *testing.T, n int64) {
+	t.Helper()
+	enough := l.flushes.Load() + n
+	waitFor(t, "the load does not flush", func() bool { return l.flushes.Load() >= enough })
+}
+
+// TestKilledInTheMiddleOfWrites: after kill -9 at any time every acknowledged flush is there, and no sector is torn or turned into
+// garbage.
+func TestKilledInTheMiddleOfWrites(t *testing.T) {
+	for name, flags := range map[string][]string{"encrypted512": {"--encrypted"}, "encrypted4096": {"--encrypted", "--sector-size=4096"}, "plain512": {"--plain"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := startDaemon(t)
+			d.create("vol", "16M", flags...)
+			l := newLoad(d.show("vol").SectorSize)
+			rng := rand.New(rand.NewPCG(7, 7))
+			for range 12 {
+				wait := l.start(t, d.attach("vol"))
+				l.waitForFlushes(t, 8+rng.Int64N(24))
+				d.kill()
+				wait()
+				d.start()
+				l.verify(t, d.attach("vol"))
+				d.do("detach", "vol")
+			}
+			d.checkClean()
+		})
+	}
+}
+
+// SIGTERM under load ends with exit 0 and within the daemon's bound; every acknowledged write is there, flushed or not.
+func TestStoppedUnderLoad(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	d.create("vol", "16M", "--encrypted")
+	l := newLoad(512)
+	for range 3 {
+		wait := l.start(t, d.attach("vol"))
+		l.waitForFlushes(t, 20)
+		d.stop()
+		wait()
+		l.drained()
+		d.start()
+		l.verify(t, d.attach("vol"))
+		d.do("detach", "vol")
+	}
+}
+
+// Detach while clients write: each hears ESHUTDOWN, and what was acknowledged is there.
+func TestDetachedUnderLoad(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	d.create("vol", "16M", "--encrypted")
+	l := newLoad(512)
+	for range 3 {
+		wait := l.start(t, d.attach("vol"))
+		l.waitForFlushes(t, 20)
+		d.do("detach", "vol")
+		wait()
+		for _, w := range l.workers {
+			if !errors.Is(w.ended, syscall.ESHUTDOWN) {
+				t.Errorf("a client heard %v, not ESHUTDOWN", w.ended)
+			}
+		}
+		l.drained()
+		l.verify(t, d.attach("vol"))
+		d.do("detach", "vol")
+	}
+	d.checkClean()
+}
