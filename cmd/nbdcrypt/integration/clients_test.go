@@ -142,7 +142,7 @@ func TestClientFio(t *testing.T) {
 // fio runs jobs on an export and returns what it reports.
 func fio(t *testing.T, uri string, args ...string) string {
 	t.Helper()
-	return tool(t, "fio", append(args, "--name=job", "--directory="+t.TempDir(), "--ioengine=nbd", "--uri="+uri, "--iodepth=16",
+	return tool(t, "fio", append(args, "--name=job", "--aux-path="+t.TempDir(), "--directory="+t.TempDir(), "--ioengine=nbd", "--uri="+uri, "--iodepth=16",
 		"--group_reporting")...)
 }
 
