@@ -153,7 +153,7 @@ func TestConfirmOnATerminal(t *testing.T) {
 		code        refusal.Code
 		asks        string
 	}{
-		{"disk delete d", "n\n", refusal.Confirm, "disk d (1 MiB, encrypted) will be deleted"},
+		{"disk delete d", "n\n", refusal.Confirm, "disk d will be deleted"},
 		{"disk delete d", "\n", refusal.Confirm, "[y/N]"},
 		{"disk delete d", "yes please\n", refusal.Confirm, "[y/N]"},
 		{"disk delete none", "y\n", refusal.NotFound, ""},

@@ -19,11 +19,8 @@ func (a *app) diskDelete() *cobra.Command {
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			if err := a.confirmDisk(cmd, args[0], yes, "disk %s will be deleted, and its data can't be restored"); err != nil {
-				return err
-			}
-			_, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (struct{}, error) {
-				return struct{}{}, c.DiskDelete(ctx, args[0], true)
+			_, err := confirmed(a, cmd, yes, func(ctx context.Context, c *control.Client, yes bool) (struct{}, error) {
+				return struct{}{}, c.DiskDelete(ctx, args[0], yes)
 			})
 			if err == nil {
 				a.say(cmd, "disk %s is deleted", args[0])
@@ -45,11 +42,8 @@ key store. dm-crypt opens them as aes-xts-plain64. Asks first, unless --yes is g
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			if err := a.confirmDisk(cmd, args[0], yes, "the keys of disk %s will be printed in clear, and who has them can read it for ever"); err != nil {
-				return err
-			}
-			e, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (control.Escrow, error) {
-				return c.DiskEscrow(ctx, args[0], true)
+			e, err := confirmed(a, cmd, yes, func(ctx context.Context, c *control.Client, yes bool) (control.Escrow, error) {
+				return c.DiskEscrow(ctx, args[0], yes)
 			})
 			if err != nil {
 				return err
@@ -59,19 +53,6 @@ key store. dm-crypt opens them as aes-xts-plain64. Asks first, unless --yes is g
 	}
 	yesFlag(cmd, &yes)
 	return cmd
-}
-
-// confirmDisk asks about a disk that exists, by what it is.
-func (a *app) confirmDisk(cmd *cobra.Command, name string, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	d, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (control.Disk, error) { return c.DiskShow(ctx, name) })
-	if err != nil {
-		return err
-	}
-	kind := map[bool]string{true: "encrypted", false: "plain"}[d.Encrypted]
-	return a.confirm(cmd, fmt.Sprintf(question, fmt.Sprintf("%s (%s, %s)", d.Name, humanSize(d.Size), kind)))
 }
 
 func printEscrow(w io.Writer, e control.Escrow) {

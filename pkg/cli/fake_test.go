@@ -268,7 +268,7 @@ func (f *fake) diskDelete(r *http.Request) (any, error) {
 		return nil, refusal.New(refusal.Busy, "`nbdcrypt detach "+d.Name+"` first.", "disk %s is attached", d.Name)
 	}
 	if r.URL.Query().Get(control.QueryYes) != "true" {
-		return nil, refusal.New(refusal.Confirm, "", "deleting is for good")
+		return nil, refusal.New(refusal.Confirm, "", "disk %s will be deleted, and its data can't be restored", r.PathValue("disk"))
 	}
 	f.disks = slices.DeleteFunc(f.disks, func(o *control.Disk) bool { return o == d })
 	return struct{}{}, nil
@@ -280,7 +280,7 @@ func (f *fake) diskEscrow(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if r.URL.Query().Get(control.QueryYes) != "true" {
-		return nil, refusal.New(refusal.Confirm, "", "keys would be shown")
+		return nil, refusal.New(refusal.Confirm, "", "the keys of disk %s will be printed in clear", r.PathValue("disk"))
 	}
 	return control.Escrow{Cipher: "aes-xts-plain64", SectorSize: d.SectorSize, Layers: []control.EscrowLayer{{ID: d.Layers[0].ID, Key: fmt.Sprintf("%0128x", 7)}}}, nil
 }

@@ -234,18 +234,6 @@ func TestClientUnreachable(t *testing.T) {
 	wantCode(t, err, refusal.Unreachable, "can't be opened")
 }
 
-func TestClientNotPermitted(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may open every socket; TestUnreachableWords shows the words")
-	}
-	socket := listen(t, nil)
-	if err := os.Chmod(socket, 0); err != nil {
-		t.Fatal(err)
-	}
-	_, err := New(socket).Status(context.Background(), false)
-	wantCode(t, err, refusal.Unreachable, "may not open", socket)
-}
-
 func listenDir(t *testing.T) string { return filepath.Dir(listen(t, nil)) }
 
 func TestClientInterrupted(t *testing.T) {

@@ -83,8 +83,8 @@ func (d *Daemon) detachCall(c *call) (any, error) {
 		return nil, err
 	}
 	if stranded != nil && !c.yes() {
-		return nil, refusal.New(refusal.Confirm, "enable the key first, or add --yes if that is meant",
-			"the key %s of disk %s is %s: once detached, the disk can't be attached again", stranded.Alias, c.disk(), stateWord(*stranded))
+		return nil, refusal.New(refusal.Confirm, "enable the key first, or repeat it with --yes",
+			"once detached, disk %[2]s can't be attached again while its key %[1]s is %[3]s", stranded.Alias, c.disk(), stateWord(*stranded))
 	}
 	return d.detach(c, c.disk())
 }

@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"encoding/hex"
+	"fmt"
+
+	"github.com/docker/go-units"
 
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/control"
@@ -77,13 +80,22 @@ func (d *Daemon) diskExtend(c *call) (any, error) {
 	return d.diskView(v), err
 }
 
+// nameOf says which disk a question is about, so that nobody says yes to the wrong one.
+func nameOf(v volume.Disk) string {
+	kind := "plain"
+	if v.Encrypted {
+		kind = "encrypted"
+	}
+	return fmt.Sprintf("disk %s (%s, %s)", v.Name, units.CustomSize("%.4g %s", float64(v.Size), 1024, []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"}), kind)
+}
+
 func (d *Daemon) diskDelete(c *call) (any, error) {
 	v, err := d.volumes.Get(c.ctx, c.project, c.disk())
 	if err != nil {
 		return nil, err
 	}
 	if !c.yes() {
-		return nil, refusal.New(refusal.Confirm, "add --yes if that is meant", "deleting disk %s destroys its data and its key for ever", v.Name)
+		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "%s will be deleted, and its data can't be restored", nameOf(v))
 	}
 	return nil, d.volumes.Delete(c.ctx, c.request, c.project, c.disk())
 }
@@ -95,8 +107,8 @@ func (d *Daemon) diskEscrow(c *call) (any, error) {
 		return nil, err
 	}
 	if !c.yes() {
-		return nil, refusal.New(refusal.Confirm, "add --yes if that is meant, and keep what is printed as safe as the disk",
-			"who has the keys of disk %s can read it for ever, also when its CMK is disabled or deleted", v.Name)
+		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it, and keep what is printed as safe as the disk",
+			"the keys of %s will be printed in clear, and who has them can read it for ever", nameOf(v))
 	}
 	sector, keys, err := d.volumes.Escrow(c.ctx, c.project, v.ID, func(ref keystore.KeyVersionRef) error {
 		return d.recordRelease(c, "disk escrow", v.ID, ref.String())

@@ -56,8 +56,8 @@ func (d *Daemon) grantRevoke(c *call) (any, error) {
 		return nil, err
 	}
 	if !c.yes() {
-		return nil, refusal.New(refusal.Confirm, "add --yes if that is meant; `nbdcrypt grant create` grants them again",
-			"without the key store's rights project %s can't create encrypted disks or keys", c.project)
+		return nil, refusal.New(refusal.Confirm, "repeat it with --yes; `nbdcrypt grant create` grants them again",
+			"without the key store's rights project %s can't create or attach encrypted disks", c.project)
 	}
 	return nil, d.keys.RevokeGrant(c.ctx, c.request, c.project)
 }
