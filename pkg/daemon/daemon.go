@@ -67,9 +67,13 @@ type Daemon struct {
 	warnings []string
 }
 
+func newDaemon(o Options) *Daemon {
+	return &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256)}
+}
+
 // Run opens everything, serves until ctx ends, and stops: every disk is drained, flushed and wiped.
 func Run(ctx context.Context, o Options) error {
-	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256)}
+	d := newDaemon(o)
 	defer d.close()
 	if err := d.open(ctx); err != nil {
 		return err

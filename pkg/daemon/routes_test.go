@@ -1,0 +1,119 @@
+package daemon
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/access"
+)
+
+// Every route of the control API is served, and by no other pattern.
+func TestEveryRouteIsServed(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../control/api.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, "Route") {
+			pattern, _ := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+			want[pattern] = true
+		}
+		return true
+	})
+	if len(want) < 20 {
+		t.Fatalf("only %d routes found", len(want))
+	}
+	for _, r := range routes {
+		if !want[r.pattern] {
+			t.Errorf("%s is served twice, or is no route of the API", r.pattern)
+		}
+		delete(want, r.pattern)
+	}
+	for pattern := range want {
+		t.Errorf("%s is not served", pattern)
+	}
+}
+
+// Access is asked for every route, with that route's own action: a stranger is refused everywhere but at the status.
+func TestEveryRouteAsksAccess(t *testing.T) {
+	d := start(t)
+	seen := map[access.Action]string{}
+	for _, r := range routes {
+		if other, twice := seen[r.action]; twice {
+			t.Errorf("%s and %s share the action %v", r.pattern, other, r.action)
+		}
+		seen[r.action] = r.pattern
+		status, _ := d.call(t, r.pattern, nbd.Peer{UID: 65534}, "{}")
+		if refused := status == http.StatusForbidden; refused == (r.action == access.StatusShow) {
+			t.Errorf("%s answers a stranger with %d", r.pattern, status)
+		}
+	}
+}
+
+// A connection whose peer the kernel did not name is nobody, not root.
+func TestNoPeerIsNobody(t *testing.T) {
+	d := start(t)
+	w := httptest.NewRecorder()
+	d.newAPI().Handler.ServeHTTP(w, httptest.NewRequest("GET", "/v1/disks", nil))
+	if w.Code != http.StatusForbidden {
+		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+}
+
+// Rule B16: every verb leaves one audit record, failed ones too; following a job is part of the verb that started it.
+func TestRuleB16_OneRecordEach(t *testing.T) {
+	d := start(t)
+	for _, peer := range []nbd.Peer{{UID: 0}, {UID: 65534}} {
+		for _, r := range routes {
+			before := d.log.Head().Seq
+			status, _ := d.call(t, r.pattern, peer, "{}")
+			want := before + 1
+			if r.verb == "" {
+				want = before
+			}
+			if got := d.log.Head().Seq; got != want {
+				t.Errorf("%s by %d (answered %d) left %d records", r.pattern, peer.UID, status, got-before)
+			}
+		}
+	}
+}
+
+// A change that is sent again with its id gets the same answer; nothing is done twice.
+func TestRepeatedCallHappensOnce(t *testing.T) {
+	d := start(t)
+	for range 3 {
+		status, body := d.callAs(t, "POST /v1/keys", nbd.Peer{}, `{"alias":"mine"}`, "same-id")
+		if status != http.StatusOK {
+			t.Fatalf("status %d: %s", status, body)
+		}
+	}
+	if status, _ := d.callAs(t, "POST /v1/keys", nbd.Peer{}, `{"alias":"mine"}`, "another-id"); status != http.StatusConflict {
+		t.Errorf("a second key of that alias: %d", status)
+	}
+	if status, _ := d.callAs(t, "POST /v1/keys", nbd.Peer{UID: 65534}, `{"alias":"mine"}`, "same-id"); status != http.StatusForbidden {
+		t.Errorf("a stranger got another's answer: %d", status)
+	}
+}
+
+// A panic in a verb is that call's error; the daemon goes on, and whoever repeats the call is not left waiting.
+func TestPanicIsOneCallsError(t *testing.T) {
+	d := start(t)
+	bad := route{pattern: "POST /v1/keys", action: access.KeyCreate, verb: "panic", changes: true,
+		do: func(*Daemon, *call) (any, error) { panic("boom") }}
+	for range 2 {
+		req := request(bad.pattern, nbd.Peer{}, "{}", "p")
+		w := httptest.NewRecorder()
+		d.handler(bad).ServeHTTP(w, req)
+		if w.Code != http.StatusInternalServerError {
+			t.Errorf("status %d", w.Code)
+		}
+	}
+}
