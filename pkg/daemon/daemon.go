@@ -169,6 +169,9 @@ func (d *Daemon) detachAll(ctx context.Context) error {
 
 // close lets go of what is open, in the reverse order. What mattered was synced before.
 func (d *Daemon) close() {
+	if d.volumes != nil {
+		d.volumes.Close()
+	}
 	if d.keys != nil {
 		_ = d.keys.Close()
 	}

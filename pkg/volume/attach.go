@@ -267,14 +267,14 @@ func (a *attachRecord) warning() string {
 // noteFailure keeps in the catalog that a sync failed, so that the next attach can say so even after a crash.
 func (s *Service) noteFailure(a *Attachment, cause error) {
 	s.Log.Error("a sync failed; nothing more is written until detach", "disk", a.Name, "err", cause)
-	go func() {
+	s.notes.Go(func() {
 		err := s.update(context.Background(), "failure-"+uuid.NewString(), func(t catalog.Txn) error {
 			return a.keepFailure(t, cause)
 		})
 		if err != nil {
 			s.Log.Error("the failed sync could not be kept in the catalog", "disk", a.Name, "err", err)
 		}
-	}()
+	})
 }
 
 // keepFailure notes a failed sync in the record, if the record is still this attachment's.

@@ -38,7 +38,11 @@ type Service struct {
 	mu       sync.Mutex
 	busy     map[uuid.UUID]Status      // what is being done to a disk right now
 	attached map[uuid.UUID]*Attachment // by this run
+	notes    sync.WaitGroup            // failures on their way into the catalog
 }
+
+// Close waits for what is still on its way into the catalog. The catalog and the keys may be closed after it.
+func (s *Service) Close() { s.notes.Wait() }
 
 // Open takes over the disks and finishes what a crash has left: disks half made or half deleted go.
 func Open(ctx context.Context, c Config) (*Service, error) {

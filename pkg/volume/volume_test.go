@@ -59,6 +59,7 @@ func (r *rig) restart() {
 	r.Service, err = volume.Open(r.t.Context(), volume.Config{Catalog: r.catalog, Keys: r.keys, Pool: r.faults,
 		Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Host: "here", Instance: time.Now().String()})
 	must(r.t, err)
+	r.t.Cleanup(r.Service.Close)
 }
 
 func (r *rig) create(spec volume.Spec) volume.Disk {
