@@ -28,8 +28,10 @@ func wellKept(t *testing.T) *daemon {
 	d.create("vol", "4M", "--key=mine")
 	d.create("other", "4M", "--plain")
 	c := dial(t, d.attach("vol"))
-	write(t, c, noise("vol", 1<<20), 777)
-	check(t, c.Flush())
+	for i := range 4 { // several generations of the map
+		write(t, c, noise("vol", 1<<20)[i<<18:][:1<<18], 777+int64(i)<<18)
+		check(t, c.Flush())
+	}
 	d.stop()
 	return d
 }
@@ -84,7 +86,6 @@ func TestDamagedKeyFiles(t *testing.T) {
 			writeFile(t, bad.file, bad.harm(bytes.Clone(good)))
 		}
 		before := tree(t, d.dir)
-		t.Log(bad.name)
 		said := d.refusesToStart(bad.code)
 		if !strings.Contains(said, bad.says) {
 			t.Errorf("%s: the refusal does not say %q: %s", bad.name, bad.says, said)
