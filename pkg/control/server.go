@@ -1,6 +1,8 @@
 package control
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +19,10 @@ const (
 	maxRequest = 64 << 10
 	// maxWait bounds how long a question about a job stays open.
 	maxWait = 30 * time.Second
+	// bodyTime is what a caller may take to send its body, and readTime what it may take to read its answer: neither a
+	// connection nor the end of the daemon waits for one who does not.
+	bodyTime = 5 * time.Second
+	readTime = 10 * time.Second
 )
 
 // WriteJSON answers with v; a nil v is an answer without a body.
@@ -40,6 +46,7 @@ func WriteError(w http.ResponseWriter, err error) {
 }
 
 func write(w http.ResponseWriter, status int, body []byte) {
+	deadline(w, (*http.ResponseController).SetWriteDeadline, readTime)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	// A caller who has gone is no error of ours.
@@ -65,6 +72,31 @@ func StatusOf(code refusal.Code) int {
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
+}
+
+// deadline bounds the reads or writes of a call's connection; one that is no connection has no use for it.
+func deadline(w http.ResponseWriter, set func(*http.ResponseController, time.Time) error, limit time.Duration) {
+	_ = set(http.NewResponseController(w), time.Now().Add(limit))
+}
+
+// Digest stands for a call's body.
+type Digest [sha256.Size]byte
+
+// TakeBody reads the whole body before anything is done about a call, whatever its caller may do, and leaves it in r for
+// ReadJSON. A connection whose body does not end, or is too long, is of no use any more.
+func TakeBody(w http.ResponseWriter, r *http.Request) (Digest, error) {
+	deadline(w, (*http.ResponseController).SetReadDeadline, bodyTime)
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest+1))
+	if err == nil && len(body) > maxRequest {
+		err = fmt.Errorf("longer than %d bytes", maxRequest)
+	}
+	if err != nil {
+		w.Header().Set("Connection", "close")
+		return Digest{}, refusal.New(refusal.Usage, "send all of it at once, with its length", "the request's body is wrong: %w", err)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return sha256.Sum256(body), nil
 }
 
 // ReadJSON reads the one JSON object that a call's body must be. A field that v does not have is refused: an option

@@ -28,6 +28,8 @@ type call struct {
 	pid     int32
 	request string
 	project string
+	// body is the digest of what came with the call.
+	body control.Digest
 	// recorded tells that the audit has this call already: a key was released in it.
 	recorded bool
 }
@@ -96,6 +98,9 @@ func (d *Daemon) callerOf(uid uint32) access.Caller {
 func (d *Daemon) handler(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c, err := d.callOf(req)
+		if err == nil {
+			c.body, err = control.TakeBody(w, req)
+		}
 		if err != nil {
 			control.WriteError(w, err)
 			return
@@ -116,7 +121,7 @@ func (d *Daemon) answer(r route, c *call) (int, any, error) {
 	}
 	// What was begun is brought to its end and recorded, also when the caller goes away meanwhile.
 	c.ctx = context.WithoutCancel(c.ctx)
-	key := replayKey{c.caller.UID, c.request, c.http.Method + " " + c.http.URL.RequestURI()}
+	key := replayKey{c.caller.UID, c.request, c.http.Method + " " + c.http.URL.RequestURI(), c.body}
 	return d.replays.once(key, func() (int, any, error) { return d.perform(r, c) })
 }
 

@@ -37,8 +37,13 @@ type Options struct {
 	Ready func(uri string)
 }
 
-// stopTime bounds how long a stop may take; systemd gives 90 s by default.
-const stopTime = 30 * time.Second
+// What a stop may take, part by part: a call or a client that does not end must not take the time in which disks are
+// flushed and detached. Together they stay below the 90 s that systemd gives by default.
+const (
+	stopCallsTime = drainTime + 5*time.Second
+	stopDisksTime = drainTime + 5*time.Second
+	stopLastTime  = 5 * time.Second
+)
 
 // Daemon is a running daemon.
 type Daemon struct {
@@ -141,14 +146,26 @@ func (d *Daemon) announce() {
 func (d *Daemon) stop() error {
 	d.o.Log.Info("stopping", "attached", len(d.volumes.Attachments()))
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-	defer cancel()
 	d.nbd.Quiesce()
-	errs := []error{d.jobs.Shutdown(ctx), d.api.Shutdown(ctx)}
-	errs = append(errs, d.detachAll(ctx))
-	errs = append(errs, d.nbd.Shutdown(ctx))
+	return errors.Join(within(stopCallsTime, d.stopCalls), within(stopDisksTime, d.detachAll),
+		within(stopLastTime, d.nbd.Shutdown), within(stopLastTime, d.recordStop))
+}
+
+// within gives a part of the stop its time.
+func within(limit time.Duration, part func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return part(ctx)
+}
+
+// stopCalls waits for jobs and calls; connections that are left are cut.
+func (d *Daemon) stopCalls(ctx context.Context) error {
+	return errors.Join(d.jobs.Shutdown(ctx), d.api.Shutdown(ctx), d.api.Close())
+}
+
+func (d *Daemon) recordStop(ctx context.Context) error {
 	_, err := d.log.Append(ctx, d.ownRecord("daemon.stop"))
-	return errors.Join(append(errs, err)...)
+	return err
 }
 
 // detachAll detaches every disk at once, so that one slow disk does not keep the others.

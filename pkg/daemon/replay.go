@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/control"
 )
 
 // newRequest makes an id for a change that the daemon makes on its own, or that a client left unnamed.
@@ -24,6 +26,7 @@ type replayKey struct {
 	uid     uint32
 	request string
 	what    string // method and path: an id stands for one call only
+	body    control.Digest
 }
 
 // answer is one call's answer, written before done is closed.

@@ -1,0 +1,90 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/control"
+)
+
+// hold sends the beginning of a call and keeps the connection open.
+func hold(t *testing.T, o Options, begin string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", filepath.Join(o.Run, control.SocketControl))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := io.WriteString(c, begin); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Somebody who never ends a call, or never reads its answer, does not keep disks from being detached at a stop.
+func TestStopDoesNotWaitForSlowCallers(t *testing.T) {
+	o := options(t)
+	stop := run(t, o)
+	c := client(o)
+	if _, err := c.DiskCreate(t.Context(), control.DiskCreate{Name: "plain", Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Attach(t.Context(), "plain", control.Attach{}); err != nil {
+		t.Fatal(err)
+	}
+	hold(t, o, "")
+	hold(t, o, "POST /v1/disks HTTP/1.1\r\nHost: d\r\n")
+	body := hold(t, o, "POST /v1/disks HTTP/1.1\r\nHost: d\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+	if _, err := body.Read(make([]byte, 10)); err != nil { // the daemon waits for the body now
+		t.Fatal(err)
+	}
+	before := time.Now()
+	if err := stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if took := time.Since(before); took > 15*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	run(t, o)
+	at, err := c.Attach(t.Context(), "plain", control.Attach{})
+	if err != nil || len(at.Warnings) > 0 {
+		t.Errorf("the stop did not detach the disk: %v, warnings %q", err, at.Warnings)
+	}
+}
+
+// A body without an end is refused before anything is done, and the connection with it.
+func TestBodyWithoutEnd(t *testing.T) {
+	o := options(t)
+	run(t, o)
+	c := hold(t, o, "POST /v1/disks HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n")
+	go func() { // it ends when the daemon closes the connection
+		chunk := fmt.Appendf(nil, "1000\r\n%s\r\n", bytes.Repeat([]byte(" "), 0x1000))
+		for {
+			if _, err := c.Write(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	answer, err := io.ReadAll(c)
+	if !bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) || !bytes.Contains(answer, []byte("longer than")) {
+		t.Errorf("%v: %s", err, answer)
+	}
+}
+
+// An id that comes again with another body stands for another call.
+func TestRequestIDWithAnotherBody(t *testing.T) {
+	d := start(t)
+	for alias, want := range map[string]int{"one": http.StatusOK, "two": http.StatusOK} {
+		status, body := d.callAs(t, "POST /v1/keys", nbd.Peer{}, fmt.Sprintf(`{"alias":%q}`, alias), "same-id")
+		if status != want || !bytes.Contains([]byte(body), []byte(alias)) {
+			t.Errorf("%s: %d %s", alias, status, body)
+		}
+	}
+}
