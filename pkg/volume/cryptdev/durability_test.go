@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"nbdcrypt/pkg/pool"
 	"nbdcrypt/pkg/pool/pooltest"
 	"nbdcrypt/pkg/volume/cryptdev"
 	"nbdcrypt/pkg/volume/layer"
@@ -166,6 +167,59 @@ func TestDurability3_FUADuringTheFlushOfATrim(t *testing.T) {
 	wg.Wait()
 	crash(power)
 	expect(t, r.open(), 0, pattern(2, 4096))
+}
+
+// Durability rule 3, the other trap: a flush of trims meets ENOSPC in the map after it wrote some records, and the storage
+// makes those durable by itself. They say zero, so a synchronous write of the data alone would be lost.
+func TestDurability3_FUAAfterAFlushWithoutRoom(t *testing.T) {
+	faults := pooltest.NewFaults(pooltest.NewPower())
+	r := newRig(t, faults, 2*recordBytes, 512, true)
+	d := r.open()
+	blocks := []int64{0, recordBytes}
+	for _, off := range blocks {
+		write(t, d, pattern(1, 4096), off)
+	}
+	sync(t, d)
+	for _, off := range blocks {
+		if err := d.TrimAt(off, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pages atomic.Int32
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpWrite && pages.Add(1) > 1 {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if err := d.Sync(); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Sync: %v", err)
+	}
+	faults.Hook(nil)
+	for _, off := range blocks {
+		write(t, d, pattern(2, 4096), off)
+		if _, err := d.WriteAtFUA(pattern(3, 4096), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeBack(t, faults, layer.MapName(r.header.ID))
+	crash(faults.Pool.(*pooltest.Power))
+	d = r.open()
+	for _, off := range blocks {
+		expect(t, d, off, pattern(3, 4096))
+	}
+}
+
+// writeBack makes all that was written to a volume durable, as storage may do at any time.
+func writeBack(t *testing.T, p pool.Pool, name string) {
+	t.Helper()
+	v, err := p.Open(t.Context(), name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Flush(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Durability rule 4: the first write to part of a block writes the whole block, from the parent where there is one.

@@ -31,6 +31,7 @@ type record struct {
 	flying     *states // what a running flush is writing, else nil
 	generation uint64  // of durable
 	reserved   bool    // both pages are allocated
+	doubt      bool    // a flush that met ENOSPC may have left a next generation that nobody waited for
 	damage     error
 }
 
@@ -175,13 +176,14 @@ func (m *blockMap) each(b, n int64, fn func(index int64, r *record, lo, hi int))
 	}
 }
 
-// settled tells whether blocks [b, b+n) have this state in memory, on disk, and in what a running flush is writing.
+// settled tells whether blocks [b, b+n) have this state in memory, on disk, and in what a running flush is writing or a
+// failed one may have written.
 func (m *blockMap) settled(b, n int64, state State) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	all := true
 	m.each(b, n, func(_ int64, r *record, lo, hi int) {
-		if r == nil || r.damage != nil {
+		if r == nil || r.damage != nil || r.doubt {
 			all = false
 			return
 		}
@@ -234,7 +236,7 @@ func (m *blockMap) land(changes []change, ok bool) {
 		} else {
 			m.dirty[c.index] = c.record
 		}
-		c.flying = nil
+		c.flying, c.doubt = nil, !ok
 	}
 }
 
