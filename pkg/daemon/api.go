@@ -52,13 +52,18 @@ func (d *Daemon) newAPI() *http.Server {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		control.WriteError(w, refusal.New(refusal.Usage, "use a client of this daemon's version", "there is no call %s %s", r.Method, r.URL.Path))
 	})
+	present := newGuests()
 	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ConnState: present.follow,
+		Handler:   mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			peer, err := nbd.PeerOf(c)
 			if err != nil {
 				d.o.Log.Error("a caller without credentials", "err", err)
 				return ctx
+			}
+			if !present.admit(c, peer) {
+				_ = c.Close() // what the server reads from it then is its end
 			}
 			return context.WithValue(ctx, peerKey{}, peer)
 		},

@@ -88,3 +88,43 @@ func TestRequestIDWithAnotherBody(t *testing.T) {
 		}
 	}
 }
+
+// One user does not take every connection, and nobody takes root's; who leaves makes room.
+func TestGuestsAreCounted(t *testing.T) {
+	g := newGuests()
+	admitted := map[uint32][]net.Conn{}
+	come := func(uid uint32) bool {
+		c, _ := net.Pipe()
+		ok := g.admit(c, nbd.Peer{UID: uid})
+		if ok {
+			admitted[uid] = append(admitted[uid], c)
+		}
+		return ok
+	}
+	for uid := uint32(1); uid <= 4; uid++ {
+		for n := range maxUserCallers {
+			if !come(uid) {
+				t.Fatalf("user %d has %d connections, and no more are allowed", uid, n)
+			}
+		}
+		if come(uid) {
+			t.Errorf("user %d has more than %d connections", uid, maxUserCallers)
+		}
+	}
+	if come(5) || !come(0) {
+		t.Error("above the limit another user is admitted, or root is not")
+	}
+	g.follow(admitted[1][0], http.StateIdle)
+	if come(5) {
+		t.Error("a connection that goes on makes room")
+	}
+	for _, left := range [][]net.Conn{admitted[1][:2], admitted[0]} {
+		for _, c := range left {
+			g.follow(c, http.StateClosed)
+			g.follow(c, http.StateClosed)
+		}
+	}
+	if !come(5) || !come(1) || come(1) {
+		t.Error("two left, and not just two could come")
+	}
+}
