@@ -42,35 +42,17 @@ func (d *Daemon) lockDirs(context.Context) error {
 	if err := privateDir(d.o.State); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.o.Run, 0o755); err != nil {
-		return fmt.Errorf("daemon: %w", err)
-	}
-	if err := os.Chmod(d.o.Run, 0o755); err != nil {
-		return refusal.New(refusal.Failed, "name a directory of your own with --run", "the run directory can't be opened to clients: %w", err)
+	if err := publicDir(d.o.Run); err != nil {
+		return err
 	}
 	for _, dir := range []struct{ path, file, what string }{
-		{d.o.State, "lock", "the state directory"}, {d.o.Run, ".lock", "the run directory"},
+		{d.o.State, "lock", "the state directory"}, {d.o.Run, runLock, "the run directory"},
 	} {
 		l, err := lockDir(dir.path, dir.file, dir.what, holderLine(d.o, d.started))
 		if err != nil {
 			return err
 		}
 		d.locks = append(d.locks, l)
-	}
-	return nil
-}
-
-// privateDir makes the state directory, and refuses one that others can look into.
-func privateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("daemon: %w", err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("daemon: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return refusal.New(refusal.Failed, "run `chmod 700 "+dir+"`", "the state directory %s is open to other users (mode %04o)", dir, info.Mode().Perm())
 	}
 	return nil
 }

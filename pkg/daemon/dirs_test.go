@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"nbdcrypt/pkg/refusal"
+)
+
+// A run directory that holds other things is left as it is; our own is opened to clients.
+func TestRunDirectoryOfSomethingElse(t *testing.T) {
+	for name, c := range map[string]struct {
+		file  string
+		mode  os.FileMode
+		taken bool
+	}{
+		"new":                {"", 0, true},
+		"empty":              {"", 0o700, true},
+		"empty, open to all": {"", 0o777, true},
+		"ours":               {runLock, 0o700, true},
+		"open as needed":     {"other", 0o755, true},
+		"a home":             {"other", 0o700, false},
+		"a /tmp":             {"other", 0o777 | os.ModeSticky, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			want := os.FileMode(0o755)
+			if c.mode != 0 {
+				place(t, dir, c.file, c.mode)
+			}
+			if !c.taken {
+				want = c.mode
+			}
+			err := publicDir(dir)
+			if (err == nil) != c.taken || err != nil && refusal.From(err).Hint == "" {
+				t.Errorf("%v", err)
+			}
+			info, err := os.Stat(dir)
+			if err != nil || info.Mode()&(os.ModePerm|os.ModeSticky) != want {
+				t.Errorf("mode %v, want %v (%v)", info.Mode(), want, err)
+			}
+			// A symbolic link leads to the same answer.
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(dir, link); err != nil {
+				t.Fatal(err)
+			}
+			if err := publicDir(link); (err == nil) != c.taken {
+				t.Errorf("through a link: %v", err)
+			}
+		})
+	}
+}
+
+func place(t *testing.T, dir, file string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if file != "" {
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A directory of another user is refused, for state and sockets alike: its owner could change what lies in it.
+func TestDirectoryOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	dir := filepath.Join(t.TempDir(), "theirs")
+	place(t, dir, "", 0o700)
+	if err := os.Chown(dir, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func(string) error{"state": privateDir, "run": publicDir} {
+		if err := make(dir); refusal.CodeOf(err) != refusal.Failed {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func(string) error{"state": privateDir, "run": publicDir} {
+		if err := make(file); refusal.From(err) == nil || refusal.From(err).Hint == "" {
+			t.Errorf("%s: a file: %v", name, err)
+		}
+	}
+}
