@@ -4,7 +4,9 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -84,4 +86,51 @@ func TestPoolFull(t *testing.T) {
 			d.checkClean()
 		})
 	}
+}
+
+// Where the state directory is full, commands are refused and say so, and an attached disk goes on; with room again all is as
+// it was.
+func TestStateFull(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	check(t, os.Mkdir(d.state, 0o700))
+	tool(t, "mount", "-t", "tmpfs", "-o", "mode=700,size=64m", "nbdcrypt-test", d.state)
+	t.Cleanup(func() {
+		d.kill()
+		check(t, syscall.Unmount(d.state, 0))
+	})
+	d.start()
+	d.do("grant", "create")
+	d.create("vol", "8M", "--encrypted")
+	uri := d.attach("vol")
+	c := dial(t, uri)
+	write(t, c, noise("vol", 1<<20), 0)
+
+	ballast := d.state + "/ballast"
+	tool(t, "sh", "-c", "head -c 100M /dev/zero >"+ballast+" || true")
+	refused := 0
+	for i := range 50 {
+		if r := execute(t, d.command("disk", "create", fmt.Sprint("disk", i), "--size=4M", "--encrypted")); r.code != 0 {
+			refused++
+			if !strings.Contains(r.stderr, "space") {
+				t.Errorf("the refusal does not say that there is no space: %s", r.stderr)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("nothing was refused")
+	}
+	write(t, c, noise("more", 1<<20), 2<<20)
+	check(t, c.Flush())
+
+	check(t, os.Remove(ballast))
+	d.create("after", "4M", "--encrypted")
+	expect(t, c, noise("vol", 1<<20), 0)
+	d.kill()
+	d.start()
+	c = dial(t, d.attach("vol"))
+	expect(t, c, noise("vol", 1<<20), 0)
+	expect(t, c, noise("more", 1<<20), 2<<20)
+	d.create("afterwards", "4M", "--encrypted")
+	d.checkClean()
 }
