@@ -128,3 +128,20 @@ func TestGuestsAreCounted(t *testing.T) {
 		t.Error("two left, and not just two could come")
 	}
 }
+
+// A stranger may see that the daemon runs, and not which disks others have.
+func TestStatusNamesNoDisksToStrangers(t *testing.T) {
+	d := start(t)
+	d.warn("disk vault was left attached")
+	stranger := nbd.Peer{UID: 65534}
+	if status, body := d.call(t, "GET /v1/status", stranger, ""); status != http.StatusOK || bytes.Contains([]byte(body), []byte("vault")) {
+		t.Errorf("status: %d %s", status, body)
+	}
+	if status, body := d.call(t, "GET /v1/status?keys=true", stranger, ""); status != http.StatusForbidden {
+		t.Errorf("keys: %d %s", status, body)
+	}
+	if status, body := d.call(t, "GET /v1/status?keys=true", nbd.Peer{}, ""); status != http.StatusOK ||
+		!bytes.Contains([]byte(body), []byte("vault")) || !bytes.Contains([]byte(body), []byte(`"kind":"root"`)) {
+		t.Errorf("by root: %d %s", status, body)
+	}
+}

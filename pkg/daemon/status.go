@@ -5,11 +5,13 @@ import (
 	"path/filepath"
 	"slices"
 
+	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/secret"
 )
 
-// status tells how the daemon is. Everybody may ask; what is in memory is told only where it is asked for.
+// status tells how the daemon is. Everybody may ask, but which disks there are is for those who may list them: the keys
+// in memory and the warnings name disks of every project.
 func (d *Daemon) status(c *call) (any, error) {
 	disks, err := d.volumes.Count(c.ctx)
 	if err != nil {
@@ -24,8 +26,15 @@ func (d *Daemon) status(c *call) (any, error) {
 		Pool: d.o.Pool, RootKey: d.o.RootKey, Control: filepath.Join(d.o.Run, control.SocketControl), NBD: d.nbdPath(),
 		Disks: disks, Attached: len(d.volumes.Attachments()), PoolFree: space.Free, Warnings: d.allWarnings(),
 		KeyMemory: control.Memory{Kind: memory.Kind, Used: int(memory.Used), Limit: int(memory.Limit), Keys: memory.Keys}}
+	err = d.access.Check(c.ctx, c.caller, access.DiskList, c.project)
 	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
+		if err != nil {
+			return nil, err
+		}
 		s.Keys = d.heldKeys()
+	}
+	if err != nil {
+		s.Warnings = []string{}
 	}
 	return s, nil
 }
