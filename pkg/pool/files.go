@@ -104,6 +104,7 @@ func (f *Files) Delete(_ context.Context, name string) error {
 		return err
 	}
 	if _, err := os.Stat(segmentPath(base, 0)); errors.Is(err, fs.ErrNotExist) {
+		_ = os.Remove(filepath.Dir(base)) // a crash between a file and its folder left the folder, where it is empty
 		return fmt.Errorf("%w: %s", ErrNotExist, name)
 	}
 	if err := f.remove(base); err != nil {

@@ -164,3 +164,29 @@ func TestFilesModes(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A crash after the last file of a layer went, or before its first was made, leaves an empty folder: deleting again takes
+// that too, and never a folder with something in it.
+func TestDeleteTakesTheEmptyFolder(t *testing.T) {
+	dir := t.TempDir()
+	p, err := pool.OpenFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"empty", "full"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Create(t.Context(), "full/map", 4096); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"empty/data", "full/data"} {
+		if err := p.Delete(t.Context(), name); !errors.Is(err, pool.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left, _ := filepath.Glob(dir + "/*"); len(left) != 1 || filepath.Base(left[0]) != "full" {
+		t.Errorf("left: %v", left)
+	}
+}
