@@ -57,15 +57,23 @@ func TestDurability1_DataBeforeMap(t *testing.T) {
 	}
 }
 
-// Durability rule 1: a flush writes the changes that it noted and no later ones, whose data it has not synced.
+// Durability rule 1: a flush writes the changes that it noted and no later ones, whose data it has not synced; neither in
+// the record that it is writing nor in the one that is next.
 func TestDurability1_NoLaterChanges(t *testing.T) {
-	r, faults, power := traced(t)
+	power := pooltest.NewPower()
+	faults := pooltest.NewFaults(power)
+	r := newRig(t, faults, 2*recordBytes, 512, true)
 	d := r.open()
-	write(t, d, pattern(1, 4096), 0)
+	blocks := []int64{0, recordBytes}
+	for _, off := range blocks {
+		write(t, d, pattern(1, 4096), off)
+	}
 	var once atomic.Bool
 	faults.Hook(func(c pooltest.Call) error {
 		if isMap(c) && c.Op == pooltest.OpWrite && once.CompareAndSwap(false, true) {
-			write(t, d, pattern(2, 4096), 4096) // after the data's sync, before the map's
+			for _, off := range blocks {
+				write(t, d, pattern(2, 4096), off+4096) // after the data's sync, before the map's
+			}
 		}
 		return nil
 	})
@@ -73,8 +81,43 @@ func TestDurability1_NoLaterChanges(t *testing.T) {
 	faults.Hook(nil)
 	crash(power)
 	d = r.open()
-	expect(t, d, 0, pattern(1, 4096))
-	expect(t, d, 4096, pattern(0, 4096)) // not flushed: zeros, where the map's word would have made it noise
+	for _, off := range blocks {
+		expect(t, d, off, pattern(1, 4096))
+		expect(t, d, off+4096, pattern(0, 4096)) // not flushed: zeros, where the map's word would have made it noise
+	}
+}
+
+// Durability rule 1: a flush that comes while a block is on its way to the data volume leaves the block alone, and the
+// flush after the write syncs it.
+func TestDurability1_AFlushWhileDataIsWritten(t *testing.T) {
+	for _, answered := range []bool{false, true} {
+		r, faults, power := traced(t)
+		d := r.open()
+		write(t, d, pattern(1, 4096), 4096)
+		var once atomic.Bool
+		faults.Hook(func(c pooltest.Call) error {
+			if !isMap(c) && c.Op == pooltest.OpWrite && once.CompareAndSwap(false, true) {
+				sync(t, d)
+				if !answered {
+					crash(power)
+				}
+			}
+			return nil
+		})
+		_, err := d.WriteAt(pattern(2, 4096), 0)
+		want := pattern(0, 4096)
+		if answered {
+			want = pattern(2, 4096)
+			sync(t, d)
+			crash(power)
+		}
+		if (err == nil) != answered {
+			t.Fatalf("write: %v", err)
+		}
+		d = r.open()
+		expect(t, d, 0, want)
+		expect(t, d, 4096, pattern(1, 4096))
+	}
 }
 
 // Durability rule 1: a flush that coincides joins only a sync that has not started.
@@ -133,40 +176,47 @@ func TestDurability3_FUA(t *testing.T) {
 	expect(t, d, 8192, bytes.Join([][]byte{pattern(0, 50), pattern(3, 100), pattern(0, 4096-150)}, nil))
 }
 
-// Durability rule 3, the trap: the block is durably data, a trim of it is being flushed, and then it is written with FUA. The
-// map that is on its way says zero, so a synchronous write of the data alone would be lost.
+// Durability rule 3, the trap: the block is durably data, a trim of it is being flushed, and then it is written, once more
+// with FUA. The map that is on its way says zero, so a synchronous write of the data alone would be lost.
 func TestDurability3_FUADuringTheFlushOfATrim(t *testing.T) {
-	r, faults, power := traced(t)
-	d := r.open()
-	write(t, d, pattern(1, 4096), 0)
-	sync(t, d)
-	if err := d.TrimAt(0, 4096); err != nil {
-		t.Fatal(err)
+	for _, before := range []string{"trimmed", "written again"} {
+		t.Run(before, func(t *testing.T) {
+			r, faults, power := traced(t)
+			d := r.open()
+			write(t, d, pattern(1, 4096), 0)
+			sync(t, d)
+			if err := d.TrimAt(0, 4096); err != nil {
+				t.Fatal(err)
+			}
+			inFlush, release := make(chan struct{}), make(chan struct{})
+			var once atomic.Bool
+			faults.Hook(func(c pooltest.Call) error {
+				if isMap(c) && c.Op == pooltest.OpWrite && once.CompareAndSwap(false, true) {
+					close(inFlush)
+					<-release
+				}
+				return nil
+			})
+			var wg gosync.WaitGroup
+			wg.Go(func() { sync(t, d) })
+			<-inFlush
+			if before == "written again" {
+				write(t, d, pattern(2, 4096), 0)
+			}
+			wg.Go(func() {
+				if _, err := d.WriteAtFUA(pattern(3, 4096), 0); err != nil {
+					t.Error(err)
+				}
+			})
+			// The write is visible before it is durable; then the flush that holds the old word may go on.
+			for read(t, d, 0, 1)[0] != 3 {
+			}
+			close(release)
+			wg.Wait()
+			crash(power)
+			expect(t, r.open(), 0, pattern(3, 4096))
+		})
 	}
-	inFlush, release := make(chan struct{}), make(chan struct{})
-	var once atomic.Bool
-	faults.Hook(func(c pooltest.Call) error {
-		if isMap(c) && c.Op == pooltest.OpWrite && once.CompareAndSwap(false, true) {
-			close(inFlush)
-			<-release
-		}
-		return nil
-	})
-	var wg gosync.WaitGroup
-	wg.Go(func() { sync(t, d) })
-	<-inFlush
-	wg.Go(func() {
-		if _, err := d.WriteAtFUA(pattern(2, 4096), 0); err != nil {
-			t.Error(err)
-		}
-	})
-	// The write is visible before it is durable; then the flush that holds the old word may go on.
-	for read(t, d, 0, 1)[0] != 2 {
-	}
-	close(release)
-	wg.Wait()
-	crash(power)
-	expect(t, r.open(), 0, pattern(2, 4096))
 }
 
 // Durability rule 3, the other trap: a flush of trims meets ENOSPC in the map after it wrote some records, and the storage
@@ -422,6 +472,40 @@ func TestNoSpaceIsNotSticky(t *testing.T) {
 			crash(power)
 			expect(t, r.open(), 4096, pattern(3, 4096))
 		})
+	}
+}
+
+// Space whose flush met ENOSPC comes back with the next flush.
+func TestTrimAfterAFlushWithoutRoom(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	sync(t, d)
+	if err := d.TrimAt(0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	faults.Hook(func(c pooltest.Call) error {
+		switch {
+		case c.Op == pooltest.OpDiscard:
+			t.Error("punched though the map is not durable")
+		case isMap(c) && c.Op == pooltest.OpWrite:
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if err := d.Sync(); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Sync: %v", err)
+	}
+	var punched atomic.Int64
+	faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpDiscard {
+			punched.Add(c.N)
+		}
+		return nil
+	})
+	sync(t, d)
+	if punched.Load() != 4096 {
+		t.Errorf("%d bytes came back", punched.Load())
 	}
 }
 
