@@ -60,13 +60,17 @@ type Log struct {
 	group         *group
 	flushing      bool
 	failed        error
+	// missed is how many records could not be written since the last that was: the next one says so first.
+	missed int
 }
 
 // group is some records that are written and synced together.
 type group struct {
 	lines []byte
-	done  chan struct{}
-	err   error
+	// records counts those of callers, and those that were missed before and are spoken of here.
+	records int
+	done    chan struct{}
+	err     error
 }
 
 func newGroup() *group { return &group{done: make(chan struct{})} }
@@ -148,7 +152,8 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// Append adds a record and returns it once it is durable. After an error nothing of it is in the log.
+// Append adds a record and returns it once it is durable. After an error nothing of it is in the log; the next record that
+// can be written is preceded by one that says how many are missing.
 func (l *Log) Append(ctx context.Context, rec Record) (Record, error) {
 	if err := ctx.Err(); err != nil {
 		return rec, fmt.Errorf("audit: %w", err)
@@ -172,19 +177,36 @@ func (l *Log) enter(rec *Record) (g *group, leader bool, err error) {
 	if l.failed != nil {
 		return nil, false, l.failed
 	}
+	if l.missed > 0 {
+		err = l.chain(&Record{Verb: "audit.missed", Outcome: OK, Catalog: l.next.revision,
+			Message: fmt.Sprintf("%d records before this one could not be written", l.missed)}, l.missed)
+	}
+	if err == nil {
+		l.missed = 0
+		err = l.chain(rec, 1)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	leader = !l.flushing
+	l.flushing = true
+	return l.group, leader, nil
+}
+
+// chain puts a record into the group; it stands for so many.
+func (l *Log) chain(rec *Record, records int) error {
 	rec.Seq, rec.Prev, rec.Time = l.next.head.Seq+1, l.next.head.Hash, l.clock.Now()
 	line, err := encode(rec)
 	if err != nil {
-		return nil, false, err
+		return err
 	}
 	line = append(line, '\n')
 	l.next.head = Head{rec.Seq, rec.Hash}
 	l.next.revision = max(l.next.revision, rec.Catalog)
 	l.next.size += int64(len(line))
 	l.group.lines = append(l.group.lines, line...)
-	leader = !l.flushing
-	l.flushing = true
-	return l.group, leader, nil
+	l.group.records += records
+	return nil
 }
 
 // flush writes groups until there is none.
@@ -228,6 +250,7 @@ func (l *Log) finish(g *group, after chain, err error, lost bool) {
 	}
 	l.group.err = err
 	close(l.group.done)
+	l.missed += g.records + l.group.records
 	l.group, l.next = newGroup(), l.durable
 	if lost {
 		l.failed = refusal.New(refusal.Failed, "see what the system's log says of the disk, then start the daemon again",

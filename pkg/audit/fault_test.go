@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -75,7 +76,33 @@ func TestFullDiskRefusesAndGoesOnOnceThereIsRoom(t *testing.T) {
 	if err := add(l); err != nil {
 		t.Fatal(err)
 	}
-	wantWhole(t, path, 2)
+	wantMissed(t, path, 3)
+	wantWhole(t, path, 3)
+}
+
+// wantMissed counts the records that the log says are missing, and returns how many records say so.
+func wantMissed(t *testing.T, path string, want int) (notes uint64) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	missed := 0
+	_, err = walk(f, uuid.Nil, func(r Record) error {
+		n := 0
+		if r.Verb != "audit.missed" {
+			return nil
+		}
+		notes++
+		_, err := fmt.Sscanf(r.Message, "%d records", &n)
+		missed += n
+		return err
+	})
+	if err != nil || missed != want {
+		t.Errorf("the log says that %d records are missing, want %d: %v", missed, want, err)
+	}
+	return notes
 }
 
 func TestFullDiskUnderLoad(t *testing.T) {
@@ -100,6 +127,12 @@ func TestFullDiskUnderLoad(t *testing.T) {
 		t.Fatalf("%d of 40 records were taken: the disk was not full in the midst", done)
 	}
 	wantWhole(t, path, done)
+	// One more, once there is room, and nothing is hidden.
+	f.room = 1 << 20
+	if err := add(l); err != nil {
+		t.Fatal(err)
+	}
+	wantWhole(t, path, done+1+wantMissed(t, path, int(40-done)))
 }
 
 // After a failed sync nobody knows what the disk has, so no key may be released any more.
