@@ -178,6 +178,9 @@ func cut(s string) string {
 func (d *Daemon) record(c *call, verb, resource string, err error) {
 	if e := d.appendRecord(c, verb, resource, "", err); e != nil {
 		d.o.Log.Error("the audit log can't be written", "verb", verb, "resource", resource, "err", e)
+		d.unrecorded.Do(func() {
+			d.warn("the audit log could not be written, so that not all that was done is in it; make room, or mend it: " + e.Error())
+		})
 	}
 }
 

@@ -48,11 +48,11 @@ func (d *Daemon) attachCall(c *call) (any, error) {
 			}
 			return d.recordRelease(c, "attach", disk, ref)
 		},
+		Attached: func(a *volume.Attachment) { d.exports.add(a, c.caller.UID, allow, in.Allow) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	d.exports.add(a, c.caller.UID, allow, in.Allow)
 	return control.Attached{Disk: a.Name, Export: control.ExportName(a.Project, a.Name), URI: d.uri(a),
 		ReadOnly: a.ReadOnly, Warnings: a.Warnings}, nil
 }

@@ -68,8 +68,9 @@ type Daemon struct {
 	nbd     *nbd.Server
 	api     *http.Server
 
-	mu       sync.Mutex
-	warnings []string
+	mu         sync.Mutex
+	warnings   []string
+	unrecorded sync.Once
 }
 
 func newDaemon(o Options) *Daemon {

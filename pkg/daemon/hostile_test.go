@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -143,5 +145,48 @@ func TestStatusNamesNoDisksToStrangers(t *testing.T) {
 	if status, body := d.call(t, "GET /v1/status?keys=true", nbd.Peer{}, ""); status != http.StatusOK ||
 		!bytes.Contains([]byte(body), []byte("vault")) || !bytes.Contains([]byte(body), []byte(`"kind":"root"`)) {
 		t.Errorf("by root: %d %s", status, body)
+	}
+}
+
+// What was done while the audit log could not be written is said in the status, and the log says that something is missing.
+func TestUnrecordedIsVisible(t *testing.T) {
+	d := start(t)
+	if err := d.log.Close(); err != nil { // every write to it fails from now on
+		t.Fatal(err)
+	}
+	if status, body := d.call(t, "POST /v1/keys", nbd.Peer{}, `{"alias":"mine"}`); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	_, body := d.call(t, "GET /v1/status", nbd.Peer{}, "")
+	if !bytes.Contains([]byte(body), []byte("the audit log could not be written")) {
+		t.Errorf("the status says nothing: %s", body)
+	}
+}
+
+// An export is there as soon as its disk is attached, so that a detach at that very moment finds and closes it.
+func TestDetachRightAfterAttachLeavesNoExport(t *testing.T) {
+	d := start(t)
+	if status, body := d.call(t, "POST /v1/disks", nbd.Peer{}, `{"name":"quick","size":1048576}`); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	detach := func() int {
+		req := request("POST /v1/disks/quick/detach", nbd.Peer{}, "", newRequest())
+		w := httptest.NewRecorder()
+		d.newAPI().Handler.ServeHTTP(w, req)
+		return w.Code
+	}
+	for range 50 {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for detach() != http.StatusOK { // busy, or not attached yet
+			}
+		})
+		if status, body := d.call(t, "POST /v1/disks/quick/attach", nbd.Peer{}, "{}"); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+		wg.Wait()
+		if infos, _ := d.exports.List(t.Context(), nbd.Peer{}); len(infos) != 0 {
+			t.Fatalf("the disk is detached, and its export is there: %v", infos)
+		}
 	}
 }

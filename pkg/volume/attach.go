@@ -56,6 +56,8 @@ type AttachSpec struct {
 	// Released is called when all else is done and before anything uses the key that was unwrapped; an error takes the
 	// attach back. This is where the audit record is synced.
 	Released func(disk string, key *keystore.KeyVersionRef) error
+	// Attached is called last, while a detach still has to wait: what it opens to clients a detach finds and closes.
+	Attached func(*Attachment)
 }
 
 // Attach makes a disk readable: its DEKs are unwrapped, its layers opened, and the catalog says so.
@@ -84,6 +86,9 @@ func (s *Service) Attach(ctx context.Context, request string, spec AttachSpec) (
 	s.mu.Lock()
 	s.attached[d.ID] = a
 	s.mu.Unlock()
+	if spec.Attached != nil {
+		spec.Attached(a)
+	}
 	return a, nil
 }
 
