@@ -47,7 +47,7 @@ func (f *Files) Space() (Space, error) {
 // base is the path of a volume's files without their number.
 func (f *Files) base(name string) (string, error) {
 	layer, vol, ok := strings.Cut(name, "/")
-	if !ok || layer == "" || vol == "" || strings.ContainsAny(vol, "/.") || strings.HasPrefix(layer, ".") {
+	if !ok || layer == "" || vol == "" || strings.ContainsAny(vol, `/.*?[\`) || strings.HasPrefix(layer, ".") {
 		return "", fmt.Errorf("pool: %q is not a volume name (LAYER/PART)", name)
 	}
 	return filepath.Join(f.dir, layer, vol), nil
@@ -114,11 +114,10 @@ func (f *Files) Delete(_ context.Context, name string) error {
 }
 
 func (f *Files) remove(base string) error {
-	paths, err := filepath.Glob(base + ".[0-9][0-9][0-9][0-9]")
+	paths, err := segmentPaths(base)
 	if err != nil {
 		return err
 	}
-	slices.Sort(paths)
 	for _, p := range slices.Backward(paths) {
 		if err := os.Remove(p); err != nil {
 			return err
@@ -132,18 +131,13 @@ func (f *Files) remove(base string) error {
 }
 
 // List names every volume whose first file is there.
-func (f *Files) List(context.Context) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(f.dir, "*", "*.0000"))
+func (f *Files) List(context.Context) (names []string, err error) {
+	paths, err := fs.Glob(os.DirFS(f.dir), "*/*.0000")
 	if err != nil {
 		return nil, fmt.Errorf("pool: %w", err)
 	}
-	var names []string
 	for _, p := range paths {
-		rel, err := filepath.Rel(f.dir, strings.TrimSuffix(p, ".0000"))
-		if err != nil {
-			return nil, fmt.Errorf("pool: %w", err)
-		}
-		names = append(names, filepath.ToSlash(rel))
+		names = append(names, strings.TrimSuffix(p, ".0000"))
 	}
 	return names, nil
 }
@@ -154,17 +148,28 @@ func (f *Files) Segments(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths, err := filepath.Glob(base + ".[0-9][0-9][0-9][0-9]")
+	paths, err := segmentPaths(base)
 	if err != nil || len(paths) == 0 {
 		return nil, errors.Join(fmt.Errorf("%w: %s", ErrNotExist, name), err)
 	}
-	slices.Sort(paths)
 	for i, p := range paths {
 		if paths[i], err = filepath.Abs(p); err != nil {
 			return nil, fmt.Errorf("pool: %w", err)
 		}
 	}
 	return paths, nil
+}
+
+// segmentPaths are the files of a volume in order. The pattern is for names in the volume's folder alone: the path to
+// it may hold any characters, those of patterns too.
+func segmentPaths(base string) ([]string, error) {
+	dir := filepath.Dir(base)
+	paths, err := fs.Glob(os.DirFS(dir), filepath.Base(base)+".[0-9][0-9][0-9][0-9]")
+	for i, name := range paths {
+		paths[i] = filepath.Join(dir, name)
+	}
+	slices.Sort(paths)
+	return paths, err
 }
 
 // syncDir makes the names in a folder durable.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"nbdcrypt/pkg/pool"
 	"nbdcrypt/pkg/pool/pooltest"
 )
@@ -138,6 +140,60 @@ func TestFilesNamesStayInside(t *testing.T) {
 		if err := p.Create(t.Context(), name, 4096); err == nil {
 			t.Errorf("%q was taken", name)
 		}
+	}
+}
+
+// A pool's folder may have any name, and what its name happens to match is another pool's.
+func TestFilesInAFolderOfAnyName(t *testing.T) {
+	root := t.TempDir()
+	var pools []*pool.Files
+	for _, dir := range []string{"p[1]*", "p1", "p[1]*x"} {
+		p, err := pool.OpenFiles(filepath.Join(root, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Create(t.Context(), volume, 4096); err != nil {
+			t.Fatal(err)
+		}
+		pools = append(pools, p)
+	}
+	v, err := pools[0].Open(t.Context(), volume, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.Close(), pools[0].Delete(t.Context(), volume)); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range pools {
+		names, err := p.List(t.Context())
+		if want := min(i, 1); err != nil || len(names) != want {
+			t.Errorf("pool %d has %v, want %d names: %v", i, names, want, err)
+		}
+	}
+}
+
+// A synchronous write needs no new descriptor: without one it would fail, and a failed sync ends all writing.
+func TestFilesSyncWriteWithoutDescriptors(t *testing.T) {
+	p := files(t)
+	if err := p.Create(t.Context(), volume, 4096); err != nil {
+		t.Fatal(err)
+	}
+	v, err := p.Open(t.Context(), volume, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 3, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, err = v.WriteAtSync([]byte("x"), 0)
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Error(err)
 	}
 }
 

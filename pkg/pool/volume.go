@@ -35,10 +35,9 @@ type segment struct {
 	dirty atomic.Bool
 
 	// syncer is a second descriptor for synchronous writes: Linux reports a writeback error once to each descriptor,
-	// and a flush must not miss one because a synchronous write was told of it.
-	syncOnce sync.Once
-	syncer   *os.File
-	syncErr  error
+	// and a flush must not miss one because a synchronous write was told of it. It is there from the start, since a
+	// process that runs out of descriptors later must not look like storage that fails.
+	syncer *os.File
 }
 
 // Open opens every segment and checks that the files are as Create and Resize leave them.
@@ -100,7 +99,13 @@ func (v *fileVolume) openSegment(path string) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("pool: %w", err)
 	}
-	v.segs = append(v.segs, &segment{File: file})
+	s := &segment{File: file}
+	v.segs = append(v.segs, s)
+	if !v.ro {
+		if s.syncer, err = os.OpenFile(path, mode, 0); err != nil {
+			return 0, fmt.Errorf("pool: %w", err)
+		}
+	}
 	st, err := file.Stat()
 	if err != nil {
 		return 0, fmt.Errorf("pool: %w", err)
@@ -187,9 +192,8 @@ func (s *segment) WriteAt(p []byte, off int64) (int, error) {
 
 // writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag.
 func (s *segment) writeSync(p []byte, off int64) (int, error) {
-	s.syncOnce.Do(func() { s.syncer, s.syncErr = os.OpenFile(s.Name(), os.O_RDWR, 0) })
-	if s.syncErr != nil {
-		return 0, s.syncErr
+	if s.syncer == nil {
+		return 0, fmt.Errorf("%s is open for reading: %w", s.Name(), unix.EBADF)
 	}
 	for done := 0; done < len(p); {
 		n, err := unix.Pwritev2(int(s.syncer.Fd()), [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
