@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"nbdcrypt/pkg/control"
 )
@@ -22,14 +23,25 @@ func printDisk(w io.Writer, d control.Disk) {
 		fmt.Fprintf(t, "created\t%s\n", moment(d.Created))
 		for _, layer := range d.Layers {
 			fmt.Fprintf(t, "layer\t%s\n", layer.ID)
-			for _, path := range layer.Segments {
-				fmt.Fprintf(t, "\t%s\n", path)
-			}
+			printSegments(t, layer.Segments)
 		}
 		for _, at := range d.Attachments {
 			printAttachment(t, at)
 		}
 	})
+}
+
+// fewSegments are named one by one; of more the first and the last tell enough.
+const fewSegments = 4
+
+func printSegments(t io.Writer, paths []string) {
+	if n := len(paths); n > fewSegments {
+		fmt.Fprintf(t, "\t%s\n\t… to %s (%d files)\n", paths[0], filepath.Base(paths[n-1]), n)
+		return
+	}
+	for _, path := range paths {
+		fmt.Fprintf(t, "\t%s\n", path)
+	}
 }
 
 func printAttachment(t io.Writer, at control.Attachment) {
