@@ -19,6 +19,8 @@ const (
 	OpDiscard Op = "discard"
 	OpReserve Op = "reserve"
 	OpResize  Op = "resize"
+	OpSettle  Op = "settle"
+	OpDrop    Op = "settle-and-drop"
 )
 
 // Call is one operation as the hook sees it, before it happens.
@@ -102,6 +104,17 @@ func (v *faulty) Flush() error {
 		return err
 	}
 	return v.Volume.Flush()
+}
+
+func (v *faulty) Settle(drop bool) error {
+	op := OpSettle
+	if drop {
+		op = OpDrop
+	}
+	if err := v.ask(op, 0, 0); err != nil {
+		return err
+	}
+	return v.Volume.Settle(drop)
 }
 
 func (v *faulty) Discard(off, n int64) error {
