@@ -75,9 +75,9 @@ func TestRuleA1_NoPlaintextInAnyFile(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	fill := func(name string) string {
-		uri := d.attach(name)
-		write(t, dial(t, uri), marker, 12345)
-		tool(t, "nbdsh", "-u", uri, "-c", "h.flush()")
+		c := dial(t, d.attach(name))
+		write(t, c, marker, 12345)
+		check(t, c.Flush())
 		return d.show(name).Layers[0].Segments[0]
 	}
 	for _, kind := range disks[2:] {

@@ -139,11 +139,16 @@ func TestClientFio(t *testing.T) {
 	})
 }
 
-// fio runs jobs on an export and returns what it reports.
-func fio(t *testing.T, uri string, args ...string) string {
+// fio runs jobs on an export.
+func fio(t *testing.T, uri string, args ...string) {
 	t.Helper()
-	return tool(t, "fio", append(args, "--name=job", "--aux-path="+t.TempDir(), "--directory="+t.TempDir(), "--ioengine=nbd", "--uri="+uri, "--iodepth=16",
-		"--group_reporting")...)
+	tool(t, "fio", fioArgs(t, uri, args...)...)
+}
+
+// fioArgs adds what every run needs; whatever files fio leaves are in a directory that goes away.
+func fioArgs(t *testing.T, uri string, args ...string) []string {
+	dir := t.TempDir()
+	return append(args, "--name=job", "--aux-path="+dir, "--directory="+dir, "--ioengine=nbd", "--uri="+uri, "--iodepth=16", "--group_reporting")
 }
 
 // sector is the sector size that the name of a kind of disk ends in.

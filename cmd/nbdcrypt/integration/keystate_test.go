@@ -51,9 +51,8 @@ func (d *daemon) refusesAttach() {
 func TestRuleA14_A15_A17_DisabledWhileAttached(t *testing.T) {
 	t.Parallel()
 	d, uri := underKey(t)
-	load := exec.Command("fio", "--name=load", "--aux-path="+t.TempDir(), "--directory="+t.TempDir(), "--ioengine=nbd", "--uri="+uri, "--rw=randrw", "--bs=4k",
-		"--iodepth=8", "--numjobs=4", "--size=8m", "--offset_increment=8m", "--time_based", "--runtime=4", "--verify=crc32c",
-		"--verify_backlog=256", "--verify_fatal=1", "--group_reporting")
+	load := exec.Command("fio", fioArgs(t, uri, "--rw=randrw", "--bs=4k", "--numjobs=4", "--size=8m", "--offset_increment=8m",
+		"--time_based", "--runtime=4", "--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1")...)
 	var said strings.Builder
 	load.Stdout, load.Stderr = &said, &said
 	check(t, load.Start())
@@ -109,7 +108,8 @@ func TestRuleA22_CrashIsADetach(t *testing.T) {
 			if disk := d.show("vol"); len(disk.Attachments) != 0 || disk.Status != "available" {
 				t.Errorf("after the crash the disk is %s with attachments %+v", disk.Status, disk.Attachments)
 			}
-			if said := strings.Join(get[control.Status](d, "status").Warnings, "\n"); !strings.Contains(said, "vol") || !strings.Contains(said, "detach") {
+			said := strings.Join(get[control.Status](d, "status").Warnings, "\n")
+			if !strings.Contains(said, "vol") || !strings.Contains(said, "detach") {
 				t.Errorf("status does not say what became of the disk: %q", said)
 			}
 			if disabled {

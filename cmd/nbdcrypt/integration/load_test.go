@@ -5,12 +5,10 @@ package integration
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"nbdcrypt/nbd/nbdclient"
@@ -158,69 +156,4 @@ func (l *load) waitForFlushes(t *testing.T, n int64) {
 	t.Helper()
 	enough := l.flushes.Load() + n
 	waitFor(t, "the load does not flush", func() bool { return l.flushes.Load() >= enough })
-}
-
-// TestKilledInTheMiddleOfWrites: after kill -9 at any time every acknowledged flush is there, and no sector is torn or turned into
-// garbage.
-func TestKilledInTheMiddleOfWrites(t *testing.T) {
-	for name, flags := range map[string][]string{"encrypted512": {"--encrypted"}, "encrypted4096": {"--encrypted", "--sector-size=4096"}, "plain512": {"--plain"}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			d := startDaemon(t)
-			d.create("vol", "16M", flags...)
-			l := newLoad(d.show("vol").SectorSize)
-			rng := rand.New(rand.NewPCG(7, 7))
-			for range 12 {
-				wait := l.start(t, d.attach("vol"))
-				l.waitForFlushes(t, 8+rng.Int64N(24))
-				d.kill()
-				wait()
-				d.start()
-				l.verify(t, d.attach("vol"))
-				d.do("detach", "vol")
-			}
-			d.checkClean()
-		})
-	}
-}
-
-// SIGTERM under load ends with exit 0 and within the daemon's bound; every acknowledged write is there, flushed or not.
-func TestStoppedUnderLoad(t *testing.T) {
-	t.Parallel()
-	d := startDaemon(t)
-	d.create("vol", "16M", "--encrypted")
-	l := newLoad(512)
-	for range 3 {
-		wait := l.start(t, d.attach("vol"))
-		l.waitForFlushes(t, 20)
-		d.stop()
-		wait()
-		l.drained()
-		d.start()
-		l.verify(t, d.attach("vol"))
-		d.do("detach", "vol")
-	}
-}
-
-// Detach while clients write: each hears ESHUTDOWN, and what was acknowledged is there.
-func TestDetachedUnderLoad(t *testing.T) {
-	t.Parallel()
-	d := startDaemon(t)
-	d.create("vol", "16M", "--encrypted")
-	l := newLoad(512)
-	for range 3 {
-		wait := l.start(t, d.attach("vol"))
-		l.waitForFlushes(t, 20)
-		d.do("detach", "vol")
-		wait()
-		for _, w := range l.workers {
-			if !errors.Is(w.ended, syscall.ESHUTDOWN) {
-				t.Errorf("a client heard %v, not ESHUTDOWN", w.ended)
-			}
-		}
-		l.drained()
-		l.verify(t, d.attach("vol"))
-		d.do("detach", "vol")
-	}
-	d.checkClean()
 }
