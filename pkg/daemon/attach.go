@@ -78,6 +78,13 @@ func lookUpUsers(names []string) (uids []uint32, err error) {
 }
 
 func (d *Daemon) detachCall(c *call) (any, error) {
+	host, err := d.volumes.Elsewhere(c.ctx, c.project, c.disk())
+	if err != nil {
+		return nil, err
+	}
+	if host != "" {
+		return d.seize(c, host)
+	}
 	stranded, err := d.volumes.StrandedKey(c.ctx, c.project, c.disk())
 	if err != nil {
 		return nil, err
@@ -87,6 +94,20 @@ func (d *Daemon) detachCall(c *call) (any, error) {
 			"once detached, disk %[2]s can't be attached again while its key %[1]s is %[3]s", stranded.Alias, c.disk(), stateWord(*stranded))
 	}
 	return d.detach(c, c.disk())
+}
+
+// seize ends an attachment that another host left in the catalog, if the caller vouches for that host's end.
+func (d *Daemon) seize(c *call, host string) (any, error) {
+	v, err := d.volumes.Get(c.ctx, c.project, c.disk())
+	if err != nil {
+		return nil, err
+	}
+	if !c.yes() {
+		return nil, refusal.New(refusal.Confirm, "detach it there; or add --yes if that host is gone, or is this one under an older name",
+			"disk %s is attached on host %s: if that host still writes to it, its data is lost", v.Name, host)
+	}
+	return control.Detached{Disk: v.Name, Warnings: []string{"the attachment on host " + host + " is taken for ended; what was not flushed there is lost"}},
+		d.volumes.Seize(c.ctx, c.request, c.project, c.disk())
 }
 
 // detach drains the export, then lets the disk go. Clients hear ESHUTDOWN from then on.

@@ -6,9 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -160,33 +158,5 @@ func TestUnrecordedIsVisible(t *testing.T) {
 	_, body := d.call(t, "GET /v1/status", nbd.Peer{}, "")
 	if !bytes.Contains([]byte(body), []byte("the audit log could not be written")) {
 		t.Errorf("the status says nothing: %s", body)
-	}
-}
-
-// An export is there as soon as its disk is attached, so that a detach at that very moment finds and closes it.
-func TestDetachRightAfterAttachLeavesNoExport(t *testing.T) {
-	d := start(t)
-	if status, body := d.call(t, "POST /v1/disks", nbd.Peer{}, `{"name":"quick","size":1048576}`); status != http.StatusOK {
-		t.Fatalf("%d %s", status, body)
-	}
-	detach := func() int {
-		req := request("POST /v1/disks/quick/detach", nbd.Peer{}, "", newRequest())
-		w := httptest.NewRecorder()
-		d.newAPI().Handler.ServeHTTP(w, req)
-		return w.Code
-	}
-	for range 50 {
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for detach() != http.StatusOK { // busy, or not attached yet
-			}
-		})
-		if status, body := d.call(t, "POST /v1/disks/quick/attach", nbd.Peer{}, "{}"); status != http.StatusOK {
-			t.Fatalf("%d %s", status, body)
-		}
-		wg.Wait()
-		if infos, _ := d.exports.List(t.Context(), nbd.Peer{}); len(infos) != 0 {
-			t.Fatalf("the disk is detached, and its export is there: %v", infos)
-		}
 	}
 }

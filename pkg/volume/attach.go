@@ -246,7 +246,7 @@ func (s *Service) takeOver(ctx context.Context, d diskRecord) (*attachRecord, er
 		return nil, err
 	}
 	if left.Host != s.Host {
-		return nil, refusal.New(refusal.Busy, "detach it there, or start its daemon there again",
+		return nil, refusal.New(refusal.Busy, "detach it there; if that host is gone, or is this one under an older name, run `nbdcrypt detach "+d.Name+"` here",
 			"disk %s is attached on host %s", d.Name, left.Host)
 	}
 	for _, id := range left.Identities {

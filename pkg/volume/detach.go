@@ -36,7 +36,13 @@ func (s *Service) Detach(ctx context.Context, request, project, ref string, drai
 	if lost != nil || closed != nil {
 		warnings = append(warnings, fmt.Sprintf("what was written after the last good flush may be lost: %v", errors.Join(lost, closed)))
 	}
-	return warnings, s.closeRecord(ctx, request, a, lost)
+	if err := s.closeRecord(ctx, request, a, lost); err != nil {
+		// It is detached all the same: what was written is durable, and the keys are gone.
+		s.Log.Error("the detach could not be kept in the catalog", "disk", d.Name, "err", err)
+		warnings = append(warnings, fmt.Sprintf("the disk is detached, and the catalog could not note it: the next attach will say that it "+
+			"ended without a detach (%v)", err))
+	}
+	return warnings, nil
 }
 
 // forget refuses to detach what is not attached, but lets a person put an attachment of a dead run to rest.
@@ -50,6 +56,43 @@ func (s *Service) forget(ctx context.Context, request string, d diskRecord) erro
 		hint += "; " + left.warning()
 	}
 	return refusal.New(refusal.Busy, hint, "disk %s is not attached", d.Name)
+}
+
+// Elsewhere names the other host that a disk is attached on, as far as the catalog knows; it is empty where there is none.
+func (s *Service) Elsewhere(ctx context.Context, project, ref string) (host string, err error) {
+	d, err := s.lookUp(ctx, project, ref)
+	if err != nil {
+		return "", err
+	}
+	left, err := s.leftBehind(ctx, d)
+	if err != nil || left == nil || left.Host == s.Host {
+		return "", explain(d.Name, err)
+	}
+	return left.Host, nil
+}
+
+// Seize takes an attachment over from another host: one that was renamed, or is gone. Nothing keeps a host that is not
+// gone from writing on, so a person must have said that it is. The next attach warns of what may be lost.
+func (s *Service) Seize(ctx context.Context, request, project, ref string) error {
+	d, err := s.lookUp(ctx, project, ref)
+	if err != nil {
+		return err
+	}
+	if err := s.claim(d, Detaching); err != nil {
+		return err
+	}
+	defer s.release(d)
+	return explain(d.Name, s.update(ctx, request, func(t catalog.Txn) error {
+		left, err := get(t, attachmentKey(d.ID), parseAttachment)
+		if errors.Is(err, catalog.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		left.Host = s.Host
+		return put(t, attachmentKey(d.ID), left)
+	}))
 }
 
 // closeRecord takes the attachment out of the catalog, or keeps it there to say what may be lost.
