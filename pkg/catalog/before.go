@@ -12,6 +12,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
+
+	"nbdcrypt/pkg/refusal"
 )
 
 // lockedDir is the catalog's directory, held by this process, with the copy beside it.
@@ -142,8 +144,8 @@ func (d *lockedDir) reserve() error {
 		return err
 	}
 	if free < needFree {
-		return fmt.Errorf("catalog: %s: %d MiB are free, %d MiB are needed to change anything: %w",
-			d.path, free>>20, needFree>>20, syscall.ENOSPC)
+		return refusal.New(refusal.Failed, "make room in the file system of "+d.path+", then try again",
+			"the file system of the catalog has %d MiB free, and %d MiB are needed to change anything: %w", free>>20, needFree>>20, syscall.ENOSPC)
 	}
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
