@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume/layer"
 )
 
@@ -32,7 +33,7 @@ func (s *Service) Check(ctx context.Context, project, ref string, found func(Pro
 	}
 	var done int64
 	for _, d := range records {
-		err := s.checkDisk(ctx, d, found, func(n int64) { progress(done+n, bytes) })
+		err := s.checkClaimed(ctx, d, ref != "", found, func(n int64) { progress(done+min(n, d.Size), bytes) })
 		if err != nil {
 			return 0, 0, err
 		}
@@ -51,6 +52,29 @@ func (s *Service) toCheck(ctx context.Context, project, ref string) (records []d
 	}
 	err = s.eachDisk(ctx, func(d diskRecord) error { records = append(records, d); return nil })
 	return records, explain("list", err)
+}
+
+// checkClaimed checks a disk that is neither attached, extended nor deleted meanwhile. One that something else works on
+// is refused where it was asked for by name, and else passed over, which is said.
+func (s *Service) checkClaimed(ctx context.Context, d diskRecord, named bool, found func(Problem), progress func(int64)) error {
+	if err := s.claim(d, Checking); err != nil {
+		if named {
+			return err
+		}
+		found(Problem{note, "disk " + d.Project + "/" + d.Name, "disk", "not checked: " + err.Error(), "check it when that is done"})
+		return nil
+	}
+	defer s.release(d)
+	// What was read before the claim may be old by now.
+	now, err := s.lookUp(ctx, d.Project, d.ID.String())
+	var r *refusal.Error
+	if errors.As(err, &r) && r.Code == refusal.NotFound && !named {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.checkDisk(ctx, now, found, progress)
 }
 
 // checkDisk tells what it finds; an error is only for what ends the whole check.
@@ -98,22 +122,16 @@ func (s *Service) checkLayer(ctx context.Context, d diskRecord, i int, l layerRe
 	return err
 }
 
-// borrow gives the layer as this run has it open, or opens it for reading; a disk that is being checked is not attached
-// or deleted meanwhile.
+// borrow gives the layer as this run has it open, or opens it for reading.
 func (s *Service) borrow(ctx context.Context, d diskRecord, i int, l layerRecord, size int64) (*layer.Layer, func(), error) {
-	if err := s.claim(d, Checking); err != nil {
-		return nil, nil, err
-	}
-	done := func() { s.release(d) }
 	if a := s.attachment(d.ID); a != nil {
-		return a.layers[i], done, nil
+		return a.layers[i], func() {}, nil
 	}
 	open, err := layer.Open(ctx, s.Pool, l.header(), size, layer.Options{ReadOnly: true})
 	if err != nil {
-		done()
 		return nil, nil, err
 	}
-	return open, func() { _ = open.Close(); done() }, nil
+	return open, func() { _ = open.Close() }, nil
 }
 
 // checkStrays reports layers in the pool that the catalog does not know. They are never removed: a catalog that was set

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -481,6 +483,53 @@ func TestCheckFindsDamage(t *testing.T) {
 	must(t, os.Remove(d.Layers[0].Segments[0]))
 	_, err = r.Attach(t.Context(), "a", spec("vault"))
 	wantCode(t, err, refusal.Damaged)
+}
+
+// What is worked on while a check of all disks comes to it is no damage, whatever the check read of it before.
+func TestCheckOfDisksThatAreWorkedOn(t *testing.T) {
+	r := newRig(t)
+	var disks []volume.Disk
+	for _, name := range []string{"a", "b", "c", "d"} {
+		s := secretDisk
+		s.Name = name
+		disks = append(disks, r.create(s))
+	}
+	slices.SortFunc(disks, func(a, b volume.Disk) int { return strings.Compare(a.ID, b.ID) }) // as the check goes
+	grown, gone, busy := disks[1].Name, disks[2].Name, disks[3].Name
+	r.attach(busy)
+	leaving, leave, left := make(chan struct{}), make(chan struct{}), make(chan error)
+	var once sync.Once
+	work := func(int64, int64) {
+		once.Do(func() {
+			_, err := r.Extend(t.Context(), "grow", "default", grown, 2*secretDisk.Size)
+			must(t, err)
+			a := r.attach(grown)
+			_, err = a.Device.WriteAt(make([]byte, 4096), secretDisk.Size)
+			must(t, err)
+			must(t, a.Device.Sync())
+			must(t, r.Delete(t.Context(), "delete", "default", gone))
+			go func() {
+				_, err := r.Detach(t.Context(), "leave", "default", busy, func(*volume.Attachment) error {
+					close(leaving)
+					<-leave
+					return nil
+				})
+				left <- err
+			}()
+			<-leaving
+		})
+	}
+	var problems []volume.Problem
+	found := func(p volume.Problem) { problems = append(problems, p) }
+	_, _, err := r.Check(t.Context(), "default", "", found, work)
+	must(t, err)
+	if len(problems) != 1 || problems[0].Severity != "note" || problems[0].What != "disk default/"+busy {
+		t.Errorf("found %+v", problems)
+	}
+	_, _, err = r.Check(t.Context(), "default", busy, found, work)
+	wantCode(t, err, refusal.Busy)
+	close(leave)
+	must(t, <-left)
 }
 
 func flip(t *testing.T, path string, at int64) {
