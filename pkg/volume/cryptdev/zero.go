@@ -16,11 +16,13 @@ func (d *Device) ZeroAt(off, n int64, noHole bool) error {
 	if err := d.Failed(); err != nil {
 		return err
 	}
+	defer d.top().Lock(off, n, true)()
 	end := off + n
+	// Nobody sees what is past the end, so the last block is whole. That is asked under the lock, which covers all of
+	// the block: once the disk has grown, who writes there waits for us, or has written before we ask.
 	if end == d.size.Load() {
-		end = layer.DataSize(end) // nobody sees what is past the end, so the last block is whole
+		end = layer.DataSize(end)
 	}
-	defer d.top().Lock(off, end-off, true)()
 	return d.zero(off, end, noHole)
 }
 
