@@ -479,6 +479,28 @@ func TestOpeningSettles(t *testing.T) {
 
 func second(_ int, err error) error { return err }
 
+// Durability rule 6: a flush that panics has failed, and no later one says that all is well.
+func TestDurability6_APanicIsAFailedSync(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpFlush {
+			panic("on purpose")
+		}
+		return nil
+	})
+	func() {
+		defer func() { _ = recover() }()
+		_ = d.Sync()
+		t.Error("no panic")
+	}()
+	faults.Hook(nil)
+	if err := d.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the next flush: %v", err)
+	}
+}
+
 // No room: the client gets ENOSPC, nothing else is harmed, and with room again the disk goes on.
 func TestNoSpaceIsNotSticky(t *testing.T) {
 	for _, at := range []string{"data write", "map reserve", "map write"} {

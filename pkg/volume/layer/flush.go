@@ -2,6 +2,7 @@ package layer
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"syscall"
 )
@@ -37,11 +38,17 @@ func (g *flushGroup) do(sync func() error) error {
 	}
 	g.mu.Unlock()
 	<-r.start
+	r.err = errInterrupted
+	defer func() {
+		g.finish()
+		close(r.done)
+	}()
 	r.err = sync()
-	g.finish()
-	close(r.done)
 	return r.err
 }
+
+// errInterrupted is for those who wait for a sync that panics: nobody waits for ever, and nobody is told that it worked.
+var errInterrupted = fmt.Errorf("layer: a flush ended without a result: %w", syscall.EIO)
 
 // finish lets the round that has gathered meanwhile begin. From then on nobody joins it.
 func (g *flushGroup) finish() {
@@ -65,8 +72,15 @@ func (l *Layer) flush() error {
 	}
 	punches := l.punches.take()
 	changes := l.blocks.takeOff()
+	landed := false
+	defer func() {
+		if !landed { // a panic: what was taken off is written by no later flush
+			_ = l.fail(errInterrupted)
+		}
+	}()
 	err := l.syncAll(changes)
 	l.blocks.land(changes, err == nil)
+	landed = true
 	if err != nil {
 		l.punches.put(punches)
 		return err
