@@ -14,7 +14,7 @@ import (
 	"nbdcrypt/pkg/control"
 )
 
-// TestKilledInTheMiddleOfWrites: after kill -9 at any time every acknowledged flush is there, and no sector is torn or turned into
+// TestKilledInTheMiddleOfWrites: after kill -9 at any time every acknowledged flush and FUA write is there, and no sector is torn or turned into
 // garbage.
 func TestKilledInTheMiddleOfWrites(t *testing.T) {
 	for _, kind := range disks {

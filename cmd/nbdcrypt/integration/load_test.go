@@ -15,7 +15,7 @@ import (
 )
 
 // load writes to a disk on several connections until they break, and knows for each sector what it may hold then: what the
-// last acknowledged flush covered, or anything written since.
+// last acknowledged flush or FUA write covered, or anything written since.
 type load struct {
 	sector  int
 	workers []*worker
@@ -74,9 +74,7 @@ func (w *worker) run(c *nbdclient.Client) error {
 			if err := c.Flush(); err != nil {
 				return err
 			}
-			for s, list := range w.possible {
-				w.possible[s] = list[len(list)-1:]
-			}
+			w.settle(0, partSectors)
 			w.load.flushes.Add(1)
 		}
 	}
@@ -86,30 +84,41 @@ func (w *worker) run(c *nbdclient.Client) error {
 func (w *worker) change(c *nbdclient.Client) error {
 	s := w.rng.IntN(partSectors)
 	n := 1 + w.rng.IntN(min(32, partSectors-s))
-	w.version++
-	version := w.version
-	trim := w.rng.IntN(8) == 0
-	if trim {
-		version = 0
-	}
-	data := make([]byte, 0, n*w.load.sector)
-	w.waits = map[int]bool{}
-	for i := range n {
-		w.waits[s+i] = true
-		w.possible[s+i] = append(w.possible[s+i], version)
-		data = append(data, w.load.content(w.first+int64(s+i), version)...)
-	}
 	at := (w.first + int64(s)) * int64(w.load.sector)
+	w.version++
 	var err error
-	if trim {
-		err = c.Trim(at, int64(len(data)))
-	} else {
-		_, err = c.WriteAt(data, at)
+	switch w.rng.IntN(8) {
+	case 0:
+		err = c.Trim(at, int64(len(w.expect(s, n, 0))))
+	case 1:
+		if _, err = c.WriteAtFUA(w.expect(s, n, w.version), at); err == nil {
+			w.settle(s, n)
+		}
+	default:
+		_, err = c.WriteAt(w.expect(s, n, w.version), at)
 	}
 	if err == nil {
 		w.waits = nil
 	}
 	return err
+}
+
+// expect notes that sectors may get a version, and returns what they hold then.
+func (w *worker) expect(s, n int, version uint64) (data []byte) {
+	w.waits = map[int]bool{}
+	for i := s; i < s+n; i++ {
+		w.waits[i] = true
+		w.possible[i] = append(w.possible[i], version)
+		data = append(data, w.load.content(w.first+int64(i), version)...)
+	}
+	return data
+}
+
+// settle notes that the latest version of sectors is durable.
+func (w *worker) settle(s, n int) {
+	for i := s; i < s+n; i++ {
+		w.possible[i] = w.possible[i][len(w.possible[i])-1:]
+	}
 }
 
 // drained is called after a good end, which keeps whatever was acknowledged, flushed or not.
