@@ -3,6 +3,7 @@ package cryptdev_test
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"strings"
 	gosync "sync"
 	"sync/atomic"
@@ -363,6 +364,95 @@ func TestDurability5_WrittenAgain(t *testing.T) {
 	expect(t, d, 4096, pattern(0, 4096))
 	sync(t, d)
 	expect(t, r.open(), 0, pattern(2, 4096))
+}
+
+// Durability rule 5: a block that is trimmed again while a flush makes its content durable waits for the next flush.
+func TestDurability5_TrimmedAgain(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	trim := func() {
+		t.Helper()
+		if err := d.TrimAt(0, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, d, pattern(1, 4096), 0)
+	sync(t, d)
+	trim()
+	write(t, d, pattern(2, 4096), 0)
+	var once atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpFlush && once.CompareAndSwap(false, true) {
+			trim()
+		}
+		return nil
+	})
+	sync(t, d)
+	crash(power)
+	expect(t, r.open(), 0, pattern(2, 4096))
+}
+
+// meanwhile does something beside the caller, who goes on when it is done or has had its chance: what is kept out
+// by a lock that the caller holds comes later.
+func meanwhile(wg *gosync.WaitGroup, do func()) {
+	done := make(chan struct{})
+	wg.Go(func() { defer close(done); do() })
+	for range 20_000 {
+		select {
+		case <-done:
+			return
+		default:
+			runtime.Gosched()
+		}
+	}
+}
+
+// Durability rule 5: while a hole is punched, a write of the block waits: it is not punched away.
+func TestDurability5_PunchKeepsWritesOut(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	sync(t, d)
+	if err := d.TrimAt(0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	var wg gosync.WaitGroup
+	var once atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpDiscard && once.CompareAndSwap(false, true) {
+			meanwhile(&wg, func() { write(t, d, pattern(2, 4096), 0) })
+		}
+		return nil
+	})
+	sync(t, d)
+	wg.Wait()
+	if !once.Load() {
+		t.Fatal("nothing was punched")
+	}
+	expect(t, d, 0, pattern(2, 4096))
+}
+
+// Durability rule 5: a block is not punched between the look at its state and the read of its data.
+func TestDurability5_ReadsKeepPunchesOut(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	sync(t, d)
+	var wg gosync.WaitGroup
+	var once atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if !isMap(c) && c.Op == pooltest.OpRead && once.CompareAndSwap(false, true) {
+			meanwhile(&wg, func() {
+				if err := errors.Join(d.TrimAt(0, 4096), d.Sync()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return nil
+	})
+	expect(t, d, 0, pattern(1, 4096))
+	wg.Wait()
+	expect(t, d, 0, pattern(0, 4096))
 }
 
 // Durability rule 5: zero ciphertext in a data block is damage; a read answers EIO, not noise, and check finds it.
