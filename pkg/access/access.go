@@ -68,7 +68,7 @@ func (a *Access) denied(ctx context.Context, c Caller, rule rule, project string
 		return err
 	}
 	who := strings.Join(names, " or ")
-	return refusal.New(refusal.Denied, fmt.Sprintf("ask %s to run `nbdcrypt role grant %s %s --project %s`", who, c.User, rule.roles[0], project),
+	return refusal.New(refusal.Denied, fmt.Sprintf("ask %s to do it for you", who),
 		"%s may not %s in project %.100q: it takes the role %s, which %s can give", c.name(), rule.verb, project, joinRoles(rule.roles), who)
 }
 

@@ -113,7 +113,7 @@ func (a *Access) Grant(ctx context.Context, request string, h Holding) error {
 func (a *Access) Revoke(ctx context.Context, request string, h Holding) error {
 	return a.change(ctx, request, h, func(rec *record) error {
 		if !slices.Contains(rec.Roles, h.Role) {
-			return refusal.New(refusal.NotFound, "`nbdcrypt role list` shows who has which role",
+			return refusal.New(refusal.NotFound, "nothing is to be done: the user has no such right",
 				"%s does not have the role %s in project %s", h.Caller().name(), h.Role, h.Project)
 		}
 		rec.Roles = slices.DeleteFunc(rec.Roles, func(r Role) bool { return r == h.Role })

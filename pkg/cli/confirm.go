@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,9 +27,11 @@ func yesFlag(cmd *cobra.Command, yes *bool) {
 	cmd.Flags().BoolVar(yes, "yes", false, "do it without asking")
 }
 
-// confirm asks for a yes on a terminal; anywhere else, and for any other answer, the act is refused.
-func (a *app) confirm(cmd *cobra.Command, what string) error {
-	refused := refusal.New(refusal.Confirm, "repeat the command with --yes to do it", "%s: that needs a yes", what)
+// confirm asks for a yes on a terminal; anywhere else, and for any other answer, the act is refused with the daemon's
+// hint: there may be something better to do than to say yes.
+func (a *app) confirm(cmd *cobra.Command, asked *refusal.Error) error {
+	what := asked.Message
+	refused := refusal.New(refusal.Confirm, cmp.Or(asked.Hint, "repeat the command with --yes to do it"), "%s: that needs a yes", what)
 	if !a.isTerminal(cmd.InOrStdin()) {
 		return refused
 	}
@@ -75,7 +78,7 @@ func confirmed[T any](a *app, cmd *cobra.Command, yes bool, fn func(context.Cont
 	if yes || refusal.CodeOf(err) != refusal.Confirm {
 		return v, err
 	}
-	if err := a.confirm(cmd, refusal.From(err).Message); err != nil {
+	if err := a.confirm(cmd, refusal.From(err)); err != nil {
 		return v, err
 	}
 	return try(true)
