@@ -226,6 +226,21 @@ func TestInterruptedOpenBeginsFromTheCopy(t *testing.T) {
 	}
 }
 
+// Badger ends the process where some of its files are none.
+func TestDirectoryInThePlaceOfAFile(t *testing.T) {
+	t.Parallel()
+	all, revision := crashed(t)
+	for name := range all {
+		dir := filepath.Join(t.TempDir(), "catalog")
+		writeFiles(t, dir, all)
+		must(t, os.Remove(filepath.Join(dir, name)))
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		if _, err := catalog.Open(dir, catalog.Options{MinRevision: revision}); !errors.Is(err, catalog.ErrDamaged) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestNothingIsMadeAnewUnasked(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "catalog")
 	for range 2 {

@@ -29,6 +29,9 @@ func precheck(dir string, create bool) error {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	defer f.Close()
+	if err := checkKinds(dir); err != nil {
+		return err
+	}
 	manifest, _, err := badger.ReplayManifestFile(f, 0, badgerOptions(dir, &badgerLog{to: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
@@ -42,6 +45,20 @@ func precheck(dir string, create bool) error {
 	registry := filepath.Join(dir, badger.KeyRegistryFileName)
 	if _, err := badger.OpenKeyRegistry(badger.KeyRegistryOptions{Dir: dir, ReadOnly: true}); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, registry, err)
+	}
+	return nil
+}
+
+// checkKinds refuses whatever is no file where Badger has files only: it ends the process on some of them.
+func checkKinds(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			return fmt.Errorf("%w: %s is not a file", ErrDamaged, filepath.Join(dir, e.Name()))
+		}
 	}
 	return nil
 }
