@@ -86,8 +86,11 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the audit log is missing: %w", err)
 	}
+	if errors.Is(err, unix.EISDIR) {
+		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the audit log is no file: %w", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("audit: %w", err)
+		return nil, refusal.New(refusal.Failed, "see that the daemon's user may read and write it", "the audit log can't be opened: %w", err)
 	}
 	l, err := load(ctx, c, f)
 	if err != nil {

@@ -265,3 +265,19 @@ func TestUnrecordedVerbIsRecorded(t *testing.T) {
 		t.Errorf("revision 13: %v, %v, head %+v", got, err, l.Head())
 	}
 }
+
+// A log that is there and can't be opened is a refusal that says what to do; one that is a directory is damage.
+func TestLogThatCantBeOpened(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit.log")
+	must(t, os.Mkdir(dir, 0o700))
+	_, err := audit.Open(t.Context(), config(dir, false))
+	if refused := refusal.From(err); refused.Code != refusal.Damaged || refused.Hint == "" {
+		t.Errorf("a directory: %+v", refused)
+	}
+	loop := filepath.Join(t.TempDir(), "audit.log")
+	must(t, os.Symlink(loop, loop))
+	_, err = audit.Open(t.Context(), config(loop, false))
+	if refused := refusal.From(err); refused.Code != refusal.Failed || refused.Hint == "" {
+		t.Errorf("a file that can't be opened: %+v", refused)
+	}
+}

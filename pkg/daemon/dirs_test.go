@@ -92,3 +92,13 @@ func TestDirectoryOfAnotherUser(t *testing.T) {
 		}
 	}
 }
+
+// A lock file that is none is refused with what to do about it.
+func TestLockThatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	place(t, filepath.Join(dir, "lock"), "", 0o700)
+	_, err := lockDir(dir, "lock", "the state directory", "me")
+	if refused := refusal.From(err); refused == nil || refused.Hint == "" {
+		t.Errorf("%v", err)
+	}
+}

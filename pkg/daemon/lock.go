@@ -21,7 +21,8 @@ func lockDir(dir, name, what string, holder string) (*dirLock, error) {
 	path := filepath.Join(dir, name)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("daemon: lock %s: %w", what, err)
+		return nil, refusal.New(refusal.Failed, "see that the daemon's user may write "+dir+", and that "+name+" in it is an ordinary file or absent",
+			"%s can't be locked: %w", what, err)
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer file.Close()
