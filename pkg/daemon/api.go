@@ -50,12 +50,12 @@ func (d *Daemon) newAPI() *http.Server {
 		mux.Handle(r.pattern, d.handler(r))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		control.WriteError(w, refusal.New(refusal.Usage, "use a client of this daemon's version", "there is no call %s %s", r.Method, r.URL.Path))
+		control.WriteError(w, refusal.New(refusal.Usage, "use a client of this daemon's version", "there is no call %.20s %.200q", r.Method, r.URL.Path))
 	})
 	present := newGuests()
 	return &http.Server{
-		ConnState: present.follow,
-		Handler:   mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: whole(mux), DisableGeneralOptionsHandler: true, ConnState: present.follow,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			peer, err := nbd.PeerOf(c)
 			if err != nil {
@@ -70,6 +70,21 @@ func (d *Daemon) newAPI() *http.Server {
 	}
 }
 
+// bodyKey is where a request's context keeps the digest of its body.
+type bodyKey struct{}
+
+// whole takes the body of every request, also of one that no route wants, before anything else looks at it.
+func whole(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		digest, err := control.TakeBody(w, r)
+		if err != nil {
+			control.WriteError(w, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), bodyKey{}, digest)))
+	})
+}
+
 // callOf tells who asks; a connection whose peer the kernel did not name is refused.
 func (d *Daemon) callOf(r *http.Request) (*call, error) {
 	peer, ok := r.Context().Value(peerKey{}).(nbd.Peer)
@@ -78,6 +93,7 @@ func (d *Daemon) callOf(r *http.Request) (*call, error) {
 	}
 	c := &call{ctx: r.Context(), http: r, caller: d.callerOf(peer.UID), pid: peer.PID,
 		request: r.Header.Get(control.HeaderRequest), project: r.URL.Query().Get(control.QueryProject)}
+	c.body, _ = r.Context().Value(bodyKey{}).(control.Digest)
 	if c.request == "" {
 		c.request = newRequest()
 	}
@@ -103,9 +119,6 @@ func (d *Daemon) callerOf(uid uint32) access.Caller {
 func (d *Daemon) handler(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c, err := d.callOf(req)
-		if err == nil {
-			c.body, err = control.TakeBody(w, req)
-		}
 		if err != nil {
 			control.WriteError(w, err)
 			return

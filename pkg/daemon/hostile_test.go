@@ -41,9 +41,11 @@ func TestStopDoesNotWaitForSlowCallers(t *testing.T) {
 	}
 	hold(t, o, "")
 	hold(t, o, "POST /v1/disks HTTP/1.1\r\nHost: d\r\n")
-	body := hold(t, o, "POST /v1/disks HTTP/1.1\r\nHost: d\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
-	if _, err := body.Read(make([]byte, 10)); err != nil { // the daemon waits for the body now
-		t.Fatal(err)
+	for _, call := range []string{"POST /v1/disks", "POST /v1/nothing", "OPTIONS *", "POST /v1//disks"} {
+		slow := hold(t, o, call+" HTTP/1.1\r\nHost: d\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+		if _, err := slow.Read(make([]byte, 10)); err != nil { // the daemon waits for the body now
+			t.Fatal(err)
+		}
 	}
 	before := time.Now()
 	if err := stop(); err != nil {
