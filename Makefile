@@ -45,6 +45,7 @@ fuzz: ## each fuzz target for a moment (FUZZTIME=3s)
 integration: ## the real binary against real clients; needs root
 	@mkdir -p bin
 	go test -tags integration -count=1 -v -timeout 10m -run 'Tool' ./nbd | tee bin/integration.log | grep -vE '^=== '
+	go test -tags integration -count=1 -v -timeout 10m ./pkg/demo | tee -a bin/integration.log | grep -vE '^=== '
 	go test -tags integration -count=1 -v -timeout 20m ./$(INTEGRATION) | tee -a bin/integration.log | grep -vE '^=== '
 	@if grep -E '^ *--- SKIP' bin/integration.log; then echo "the tests above were skipped"; exit 1; fi
 
