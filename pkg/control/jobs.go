@@ -13,6 +13,9 @@ import (
 	"nbdcrypt/pkg/refusal"
 )
 
+// maxRunning is how many jobs may run at a time: each reads as fast as it can.
+const maxRunning = 16
+
 // newsGap is how often a job's progress is told at most: those who wait need no more, and a job may count quickly.
 const newsGap = 200 * time.Millisecond
 
@@ -51,6 +54,9 @@ func (j *Jobs) Start(about Job, work Work) (Job, error) {
 		return about.Request != "" && o.Request == about.Request && o.By == about.By && o.Verb == about.Verb
 	}); old != nil {
 		return old.Job, nil
+	}
+	if j.runningNow() >= maxRunning {
+		return Job{}, refusal.New(refusal.Busy, "wait until one has ended", "%d jobs are running, and no more are allowed", maxRunning)
 	}
 	about.ID, about.State, about.Started, about.Revision = uuid.NewString(), JobRunning, time.Now(), 1
 	ctx, cancel := context.WithCancel(context.Background())
@@ -112,6 +118,15 @@ func (j *Jobs) forget() {
 	}
 	clear(j.jobs[len(kept):])
 	j.jobs = kept
+}
+
+func (j *Jobs) runningNow() (n int) {
+	for _, o := range j.jobs {
+		if o.State == JobRunning {
+			n++
+		}
+	}
+	return n
 }
 
 func (j *Jobs) find(is func(*job) bool) *job {

@@ -230,3 +230,33 @@ func TestJobsShutdown(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A caller who starts one job after another is refused before they take everything; one that ends makes room.
+func TestJobsAreBounded(t *testing.T) {
+	jobs, end := NewJobs(4), make(chan struct{})
+	work := func(context.Context, func(done, total int64)) (any, error) { <-end; return nil, nil }
+	for range maxRunning {
+		if _, err := jobs.Start(Job{Verb: "check"}, work); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := jobs.Start(Job{Verb: "check"}, work); refusal.CodeOf(err) != refusal.Busy {
+		t.Errorf("one more than may run: %v", err)
+	}
+	end <- struct{}{}
+	for running := maxRunning; running == maxRunning; {
+		running = 0
+		for _, j := range jobs.List() {
+			if j.State == JobRunning {
+				running++
+			}
+		}
+	}
+	if _, err := jobs.Start(Job{Verb: "check"}, work); err != nil {
+		t.Errorf("one has ended, and another is refused: %v", err)
+	}
+	close(end)
+	if err := jobs.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
