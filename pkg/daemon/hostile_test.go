@@ -162,3 +162,25 @@ func TestUnrecordedIsVisible(t *testing.T) {
 		t.Errorf("the status says nothing: %s", body)
 	}
 }
+
+// Taking the rights away asks for a yes where that strands disks, and only there.
+func TestGrantRevokeAsksWhereDisksAreStranded(t *testing.T) {
+	d := start(t)
+	revoke := func(want int) {
+		t.Helper()
+		if status, body := d.call(t, control.RouteGrantRevoke, nbd.Peer{}, ""); status != want {
+			t.Errorf("%d, want %d: %s", status, want, body)
+		}
+	}
+	create := func(pattern, body string) {
+		t.Helper()
+		if status, said := d.call(t, pattern, nbd.Peer{}, body); status != http.StatusOK {
+			t.Fatalf("%d %s", status, said)
+		}
+	}
+	create(control.RouteDiskCreate, `{"name":"plain","size":1048576}`)
+	revoke(http.StatusNoContent)
+	create(control.RouteGrantCreate, "")
+	create(control.RouteDiskCreate, `{"name":"vault","size":1048576,"encrypted":true}`)
+	revoke(http.StatusPreconditionRequired)
+}

@@ -50,14 +50,24 @@ func (d *Daemon) grantList(c *call) (any, error) {
 	return views, err
 }
 
-// grantRevoke takes the rights away; disks of the project can't be encrypted anew after it.
+// grantRevoke takes the rights away. Where that strands encrypted disks it wants a yes.
 func (d *Daemon) grantRevoke(c *call) (any, error) {
 	if _, err := d.grantOf(c); err != nil {
 		return nil, err
 	}
-	if !c.yes() {
+	disks, err := d.volumes.List(c.ctx, c.project)
+	if err != nil {
+		return nil, err
+	}
+	stranded := 0
+	for _, disk := range disks {
+		if disk.Encrypted {
+			stranded++
+		}
+	}
+	if stranded > 0 && !c.yes() {
 		return nil, refusal.New(refusal.Confirm, "repeat it with --yes; `nbdcrypt grant create` grants them again",
-			"without the key store's rights project %s can't create or attach encrypted disks", c.project)
+			"without the key store's rights project %s can't attach its encrypted disks, of which it has %d", c.project, stranded)
 	}
 	return nil, d.keys.RevokeGrant(c.ctx, c.request, c.project)
 }
