@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -118,6 +119,10 @@ func (s *Store) makeCMK(ctx context.Context, request string, rec cmkRecord, also
 		return rec, fmt.Errorf("keystore: %w", err)
 	}
 	slot, eraseKey, err := s.erase.allocate(id)
+	if errors.Is(err, syscall.ENOSPC) {
+		return rec, refusal.New(refusal.Failed, "make room in the file system of the state directory, then try again",
+			"no space left for a key: %w", err)
+	}
 	if err != nil {
 		return rec, err
 	}

@@ -1,6 +1,8 @@
 package keystore
 
 import (
+	"os"
+
 	"github.com/google/uuid"
 
 	"nbdcrypt/pkg/secret"
@@ -11,3 +13,6 @@ func RootKeyText(store uuid.UUID, key *secret.Key) []byte {
 	b := make([]byte, maxTextFile)
 	return b[:writeText(b, rootKind, "key", store, key.Bytes())]
 }
+
+// WithErase makes s work on another erase file from now on.
+func (s *Store) WithErase(f *os.File) { s.erase.f = f }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
@@ -428,4 +430,20 @@ func TestRuleC12_DroppingNeedsNoKey(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+// Without room for its erase key a CMK is refused with what to do, and nothing of it is left.
+func TestNoRoomForAKey(t *testing.T) {
+	l := newLab(t)
+	l.grant("default")
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	must(t, err)
+	l.WithErase(full)
+	_, err = l.CreateKey(l.ctx(), l.request(), "default", "k")
+	wantCode(t, err, refusal.Failed)
+	if refusal.From(err).Hint == "" || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+	_, err = l.Key(l.ctx(), "default", "k")
+	wantCode(t, err, refusal.NotFound)
 }
