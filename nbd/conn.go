@@ -26,6 +26,7 @@ type conn struct {
 	server *Server
 	nc     net.Conn
 	peer   Peer
+	user   *purse // what its user's connections hold, nil for no limit
 	log    *slog.Logger
 	in     *source
 

@@ -15,6 +15,9 @@ func (s *Server) SetFinishTime(d time.Duration) { s.finishTime = d }
 // SetLimits changes how many connections there may be.
 func (s *Server) SetLimits(all, user int) { s.limit, s.userLimit = all, user }
 
+// SetUserPayload changes what all connections of a user may have in memory.
+func (s *Server) SetUserPayload(n int64) { s.userPayload = n }
+
 // SetLinger changes how long the connections of a drained export live on.
 func (e *Export) SetLinger(d time.Duration) { e.linger = d }
 
@@ -28,6 +31,9 @@ func (e *Export) Kept() int {
 // Converse runs one connection of a peer without asking the kernel who it is.
 func (s *Server) Converse(nc net.Conn, peer Peer) {
 	c := newConn(s, nc, peer)
+	s.mu.Lock()
+	c.user = s.purseOf(peer.UID)
+	s.mu.Unlock()
 	c.serve(context.Background())
 }
 

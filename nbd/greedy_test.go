@@ -1,7 +1,12 @@
 package nbd_test
 
 import (
+	"log/slog"
+	"net"
+	"path/filepath"
 	"runtime"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"nbdcrypt/nbd"
@@ -40,6 +45,61 @@ func TestNBD12_PayloadInFlightIsBounded(t *testing.T) {
 		}
 		c.read(large)
 	}
+}
+
+// asUser serves connections as those of a user who is not root, whoever runs the test.
+func asUser(t *testing.T, server *nbd.Server) *house {
+	t.Helper()
+	h := &house{server: server, path: filepath.Join(t.TempDir(), "s")}
+	l, err := net.Listen("unix", h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go server.Converse(nc, nbd.Peer{UID: 1000})
+		}
+	}()
+	return h
+}
+
+// TestOneUserDoesNotTakeAllMemory: connections that read much and take no replies hold up to a limit together. Beyond
+// it the user's other connections still get on with small requests, and with large ones once there is room.
+func TestOneUserDoesNotTakeAllMemory(t *testing.T) {
+	const large = 4 << 20
+	var reads atomic.Int32
+	dev := &nbdtest.Hooked{Full: nbdtest.NewMemory(large), Before: func(op nbdtest.Op, _, n int64) error {
+		if op == nbdtest.Read && n == large {
+			reads.Add(1)
+		}
+		return nil
+	}}
+	server := nbd.NewServer(nbdtest.NewExports(nbd.NewExport("vol", dev, nbd.Options{})), slog.New(slog.DiscardHandler))
+	server.SetUserPayload(3 * large)
+	h := asUser(t, server)
+	greedy, other := h.enter(t, "vol"), h.enter(t, "vol")
+	for i := range uint64(8) {
+		greedy.send(request{command: cmdRead, cookie: i, length: large}.bytes())
+	}
+	eventually(t, "the memory is taken", func() bool { return reads.Load() == 3 })
+	other.do(request{command: cmdRead, length: large}, syscall.ENOMEM)
+	other.do(request{command: cmdWrite, length: large}, syscall.ENOMEM, make([]byte, large)...)
+	other.do(request{command: cmdRead, length: 1 << 20}, ok)
+	other.do(request{command: cmdFlush}, ok)
+	if n := reads.Load(); n != 3 {
+		t.Errorf("%d large reads are in memory", n)
+	}
+	for range 8 {
+		greedy.answered()
+		greedy.read(large)
+	}
+	greedy.lives()
+	other.do(request{command: cmdRead, length: large}, ok)
 }
 
 func TestNBD12_AClaimedPayloadCostsNothing(t *testing.T) {

@@ -87,7 +87,7 @@ func TestBuffersAreWiped(t *testing.T) {
 }
 
 func TestBudgetBounds(t *testing.T) {
-	b := newBudget(100)
+	b := newBudget(100, nil)
 	b.take(100)
 	taken := make(chan struct{})
 	go func() {

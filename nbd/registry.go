@@ -17,7 +17,16 @@ func (s *Server) admit(c *conn) bool {
 	s.full = false
 	s.conns[c] = struct{}{}
 	s.users[uid]++
+	c.user = s.purseOf(uid)
 	return true
+}
+
+// purseOf is what all connections of a user count their memory in; root's is not bounded. The caller holds mu.
+func (s *Server) purseOf(uid uint32) *purse {
+	if uid != 0 && s.purses[uid] == nil {
+		s.purses[uid] = &purse{limit: s.userPayload}
+	}
+	return s.purses[uid]
 }
 
 // tellFull logs that there are too many connections, once until there is room again: whoever knocks chooses how often.
@@ -36,6 +45,7 @@ func (s *Server) dismiss(c *conn) {
 	delete(s.conns, c)
 	if s.users[uid]--; s.users[uid] == 0 {
 		delete(s.users, uid)
+		delete(s.purses, uid)
 	}
 	s.endIfEmpty()
 }

@@ -30,12 +30,14 @@ type Server struct {
 	finishTime    time.Duration
 	limit         int
 	userLimit     int
+	userPayload   int64
 	quiet         atomic.Bool
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	users     map[uint32]int
+	purses    map[uint32]*purse
 	full      bool
 	closed    bool
 	ended     chan struct{}
@@ -50,9 +52,11 @@ func NewServer(exports Exports, log *slog.Logger) *Server {
 		finishTime:    finishTime,
 		limit:         maxConnections,
 		userLimit:     maxUserConnections,
+		userPayload:   maxUserPayload,
 		listeners:     make(map[net.Listener]struct{}),
 		conns:         make(map[*conn]struct{}),
 		users:         make(map[uint32]int),
+		purses:        make(map[uint32]*purse),
 		ended:         make(chan struct{}),
 	}
 }

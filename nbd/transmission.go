@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"nbdcrypt/nbd/internal/wire"
 )
@@ -28,7 +29,7 @@ func newSession(c *conn, e *Export) *session {
 	return &session{
 		conn:    c,
 		export:  e,
-		budget:  newBudget(wire.MaxPayload),
+		budget:  newBudget(wire.MaxPayload, c.user),
 		work:    make(chan job),
 		replies: make(chan reply, maxWorkers),
 	}
@@ -77,22 +78,30 @@ func (s *session) accept(r wire.Request) error {
 		return fmt.Errorf("nbd: request: payload of %d bytes", r.Length)
 	}
 	if refused := s.export.check(r); refused != nil {
-		if r.Type == wire.CmdWrite {
-			if err := s.conn.in.skip(int64(r.Length)); err != nil {
-				return fmt.Errorf("nbd: payload: %w", err)
-			}
-		}
-		s.replies <- reply{Reply: wire.Reply{Error: wire.Code(refused), Cookie: r.Cookie}}
-		return nil
+		return s.refuse(r, refused)
 	}
 	j := job{Request: r}
-	s.budget.take(j.charge())
+	if n := j.charge(); n > 0 && !s.budget.take(n) {
+		return s.refuse(r, syscall.ENOMEM)
+	}
 	if r.Type == wire.CmdWrite {
 		if err := s.receive(&j); err != nil {
+			s.budget.give(j.charge())
 			return fmt.Errorf("nbd: payload: %w", err)
 		}
 	}
 	s.hand(j)
+	return nil
+}
+
+// refuse answers a request that is not served, and reads its payload away.
+func (s *session) refuse(r wire.Request, why error) error {
+	if r.Type == wire.CmdWrite {
+		if err := s.conn.in.skip(int64(r.Length)); err != nil {
+			return fmt.Errorf("nbd: payload: %w", err)
+		}
+	}
+	s.replies <- reply{Reply: wire.Reply{Error: wire.Code(why), Cookie: r.Cookie}}
 	return nil
 }
 
