@@ -232,3 +232,32 @@ func TestOddSize(t *testing.T) {
 	}
 	expect(t, d, size-700, pattern(0, 700))
 }
+
+// Promise 2 asks that plaintext does not lie about: buffers go back without it, also after a failure.
+func TestBuffersHoldNoPlaintext(t *testing.T) {
+	faults := pooltest.NewFaults(pooltest.NewPower())
+	r := newRig(t, faults, 1<<20, 512, true)
+	d := r.open()
+	buffers := d.Buffers()
+	secret := bytes.Repeat([]byte("plain words "), 100)
+	write(t, d, secret, 4096+7)
+	write(t, d, secret, 4096+7)
+	expect(t, d, 4096+7, secret)
+	faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpRead && c.Off > 4096+512 {
+			return syscall.EIO // the end of what a write fills up
+		}
+		return nil
+	})
+	if _, err := d.WriteAt(secret, 4096+7); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("write: %v", err)
+	}
+	if len(*buffers) == 0 {
+		t.Fatal("no buffers were seen")
+	}
+	for _, b := range *buffers {
+		if bytes.Contains(b, []byte("plain words")) {
+			t.Error("a buffer went back with plaintext in it")
+		}
+	}
+}

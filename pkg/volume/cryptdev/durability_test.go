@@ -532,6 +532,122 @@ func TestDurability6_FailedSyncIsSticky(t *testing.T) {
 	}
 }
 
+// The catalog says what a layer is: a header that tells otherwise is damage, or whoever writes the pool could turn
+// encryption off or swap layers.
+func TestHeaderMustBeTheCatalogs(t *testing.T) {
+	r, _, _ := traced(t)
+	other := newRig(t, r.pool, r.size, 4096, true).header
+	for what, want := range map[string]layer.Header{
+		"plain":       {ID: r.header.ID, SectorSize: 512},
+		"sector size": {ID: r.header.ID, Encrypted: true, SectorSize: 4096},
+	} {
+		if _, err := layer.Open(t.Context(), r.pool, want, r.size, layer.Options{}); !errors.Is(err, layer.ErrDamaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	page := make([]byte, 8192)
+	from, to := volumeOf(t, r.pool, layer.MapName(r.header.ID)), volumeOf(t, r.pool, layer.MapName(other.ID))
+	if _, err := from.ReadAt(page, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.WriteAt(page, 0); err != nil {
+		t.Fatal(err)
+	}
+	swapped := layer.Header{ID: other.ID, Encrypted: true, SectorSize: 512}
+	if _, err := layer.Open(t.Context(), r.pool, swapped, r.size, layer.Options{}); !errors.Is(err, layer.ErrDamaged) {
+		t.Errorf("another layer's header: %v", err)
+	}
+}
+
+func volumeOf(t *testing.T, p pool.Pool, name string) pool.Volume {
+	t.Helper()
+	v, err := p.Open(t.Context(), name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Durability rule 2: a damaged record is EIO each time, for reads and for writes, and its neighbour is well.
+func TestDurability2_DamagedRecordStaysAnError(t *testing.T) {
+	p := pooltest.NewPower()
+	r := newRig(t, p, 2*recordBytes, 512, true)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	write(t, d, pattern(1, 4096), recordBytes)
+	sync(t, d)
+	if _, err := volumeOf(t, p, layer.MapName(r.header.ID)).WriteAt([]byte{0xff}, 8192+100); err != nil {
+		t.Fatal(err)
+	}
+	d = r.open()
+	for range 2 {
+		_, read := d.ReadAt(make([]byte, 512), 0)
+		for what, err := range map[string]error{
+			"read": read, "write": second(d.WriteAt(pattern(2, 4096), 4096)), "trim": d.TrimAt(0, 4096),
+			"fua": second(d.WriteAtFUA(pattern(2, 4096), 0)),
+		} {
+			if !errors.Is(err, syscall.EIO) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	expect(t, d, recordBytes, pattern(1, 4096))
+}
+
+// Durability rule 2: every writing of a page has a number of its own, else two torn ones could add up to a whole.
+func TestDurability2_EveryPageWriteHasItsNumber(t *testing.T) {
+	p := pooltest.NewPower()
+	r := newRig(t, p, 8*mib, 512, true)
+	d, seen := r.open(), map[[4]byte]bool{}
+	const writes = 6
+	for i := range int64(writes) {
+		write(t, d, pattern(1, 4096), i*4096)
+		sync(t, d)
+		var number [4]byte // generations take turns on two pages
+		if _, err := volumeOf(t, p, layer.MapName(r.header.ID)).ReadAt(number[:], 8192+i%2*4096+504); err != nil {
+			t.Fatal(err)
+		}
+		seen[number] = true
+	}
+	if len(seen) != writes {
+		t.Errorf("%d writes have %d numbers", writes, len(seen))
+	}
+}
+
+// Records that are all of one state share memory until one of them changes.
+func TestUniformRecordsAreNotShared(t *testing.T) {
+	r := newRig(t, pooltest.NewPower(), 2*recordBytes, 512, true)
+	d := r.open()
+	if err := d.ZeroAt(0, 2*recordBytes, true); err != nil {
+		t.Fatal(err)
+	}
+	write(t, d, pattern(1, 4096), 0)
+	expect(t, d, 0, pattern(1, 4096))
+	expect(t, d, recordBytes, pattern(0, 4096))
+	sync(t, d)
+	d = r.open()
+	expect(t, d, 0, pattern(1, 4096))
+	expect(t, d, recordBytes, pattern(0, 4096))
+}
+
+// What WRITE_ZEROES with NO_HOLE allocated is durable after a flush.
+func TestReservedSpaceIsSynced(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	if err := d.ZeroAt(0, 4096, true); err != nil {
+		t.Fatal(err)
+	}
+	var synced atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		synced.Store(synced.Load() || !isMap(c) && c.Op == pooltest.OpFlush)
+		return nil
+	})
+	sync(t, d)
+	if !synced.Load() {
+		t.Error("the data volume was not synced")
+	}
+}
+
 // What an earlier opener left in caches is made durable before anything is read, and is dropped where it may be what a
 // failed sync left: the map always, the data after an unclean end. If that fails the layer does not open.
 func TestOpeningSettles(t *testing.T) {
