@@ -173,9 +173,10 @@ func (l *Layer) Failed() error {
 	return nil
 }
 
-// fail remembers the first failed sync for as long as the layer is open.
+// fail remembers the first failed sync for as long as the layer is open. It is EIO whatever the cause: of a sync that met
+// ENOSPC nobody should think that room would mend it.
 func (l *Layer) fail(cause error) error {
-	err := fmt.Errorf("layer %s: a sync failed (%w), nothing more is written until the disk is detached: %w",
+	err := fmt.Errorf("layer %s: a sync failed (%w), nothing more is written until the disk is detached: %v",
 		l.ID, syscall.EIO, cause)
 	if l.failure.CompareAndSwap(nil, &err) && l.onFailure != nil {
 		l.onFailure(cause)
