@@ -213,9 +213,19 @@ func (s *segment) writeSync(p []byte, off int64) (int, error) {
 func (s *segment) writeThenSync(p []byte, off int64) (int, error) {
 	n, err := s.syncer.WriteAt(p, off)
 	if err == nil {
-		err = unix.Fdatasync(int(s.syncer.Fd()))
+		err = dataSync(s.syncer)
 	}
 	return n, err
+}
+
+// dataSync is fdatasync(2). Some file systems (FUSE, network ones) let a signal end it, which says nothing of the data: it
+// is asked again, for a failed sync ends all writing.
+func dataSync(f *os.File) error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // Settle syncs every segment, dirty to us or not. Only clean pages can be dropped, hence the order.
@@ -225,7 +235,7 @@ func (v *fileVolume) Settle(drop bool) error {
 	}
 	defer v.leave()
 	for _, s := range v.segs {
-		if err := unix.Fdatasync(int(s.Fd())); err != nil {
+		if err := dataSync(s.File); err != nil {
 			return fmt.Errorf("pool: sync %s: %w", s.Name(), err)
 		}
 		if !drop {
@@ -248,7 +258,7 @@ func (v *fileVolume) Flush() error {
 		if !s.dirty.Swap(false) {
 			continue
 		}
-		if err := unix.Fdatasync(int(s.Fd())); err != nil {
+		if err := dataSync(s.File); err != nil {
 			s.dirty.Store(true)
 			return fmt.Errorf("pool: sync %s: %w", s.Name(), err)
 		}
