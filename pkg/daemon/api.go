@@ -123,6 +123,10 @@ func (d *Daemon) handler(r route) http.Handler {
 			control.WriteError(w, err)
 			return
 		}
+		if err := d.pace.wait(req.Context(), c.caller.UID); err != nil {
+			control.WriteError(w, err)
+			return
+		}
 		status, body, err := d.answer(r, c)
 		if err != nil {
 			control.WriteError(w, err)
@@ -151,6 +155,9 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 		}
 	}()
 	err = d.access.Check(c.ctx, c.caller, r.action, c.project)
+	if d.stranger(c) && (err != nil || r.action == access.StatusShow) {
+		d.pace.charge(c.caller.UID)
+	}
 	if err == nil {
 		body, err = r.do(d, c)
 	}
@@ -167,6 +174,9 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 	}
 	return http.StatusOK, body, nil
 }
+
+// stranger tells a caller who is neither root nor the daemon's own user.
+func (d *Daemon) stranger(c *call) bool { return c.caller.UID != 0 && c.caller.UID != d.self.UID }
 
 // resource is what a call is about, as it named it.
 func (c *call) resource() string {

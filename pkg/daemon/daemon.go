@@ -64,6 +64,7 @@ type Daemon struct {
 
 	jobs    *control.Jobs
 	replays *replays
+	pace    *pace
 	exports *exports
 	nbd     *nbd.Server
 	api     *http.Server
@@ -74,7 +75,7 @@ type Daemon struct {
 }
 
 func newDaemon(o Options) *Daemon {
-	return &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256)}
+	return &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256), pace: newPace()}
 }
 
 // Run opens everything, serves until ctx ends, and stops: every disk is drained, flushed and wiped.
@@ -148,6 +149,7 @@ func (d *Daemon) stop() error {
 	d.o.Log.Info("stopping", "attached", len(d.volumes.Attachments()))
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	d.nbd.Quiesce()
+	d.pace.end()
 	return errors.Join(within(stopCallsTime, d.stopCalls), within(stopDisksTime, d.detachAll),
 		within(stopLastTime, d.nbd.Shutdown), within(stopLastTime, d.recordStop))
 }
