@@ -24,7 +24,11 @@ func privateDir(dir string) error {
 		return err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return refusal.New(refusal.Failed, "run `chmod 700 "+dir+"`", "the state directory %s is open to other users (mode %04o)", dir, info.Mode().Perm())
+		hint := "run `chmod 700 " + dir + "`"
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
+			hint = "it is empty: if it should not be, mount what belongs there; else " + hint
+		}
+		return refusal.New(refusal.Failed, hint, "the state directory %s is open to other users (mode %04o)", dir, info.Mode().Perm())
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"nbdcrypt/pkg/refusal"
@@ -100,5 +101,17 @@ func TestLockThatIsNoFile(t *testing.T) {
 	_, err := lockDir(dir, "lock", "the state directory", "me")
 	if refused := refusal.From(err); refused == nil || refused.Hint == "" {
 		t.Errorf("%v", err)
+	}
+}
+
+// A state directory that is open to others may be the place of a mount that is missing: an empty one asks that first.
+func TestOpenStateDirectory(t *testing.T) {
+	for file, mounted := range map[string]bool{"": false, "store": true} {
+		dir := filepath.Join(t.TempDir(), "state")
+		place(t, dir, file, 0o755)
+		refused := refusal.From(privateDir(dir))
+		if refused == nil || !strings.Contains(refused.Hint, "chmod 700") || strings.Contains(refused.Hint, "mount") == mounted {
+			t.Errorf("%q in it: %+v", file, refused)
+		}
 	}
 }
