@@ -15,7 +15,7 @@ func (a *app) detach() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "detach DISK", Short: "End what attach began: flush the disk and wipe its key",
 		Long: `Let requests in flight finish, flush the disk, disconnect its clients and wipe its key from memory. Where the disk's key is
-not usable, so that it could not be attached again, this asks first, unless --yes is given.`,
+not usable, so that it could not be attached again, or where another host has it attached, this asks first, unless --yes is given.`,
 		Example:           "  nbdcrypt detach db1",
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
