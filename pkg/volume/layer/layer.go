@@ -173,11 +173,28 @@ func (l *Layer) Failed() error {
 	return nil
 }
 
-// fail remembers the first failed sync for as long as the layer is open. It is EIO whatever the cause: of a sync that met
-// ENOSPC nobody should think that room would mend it.
+// syncFailure is a failed sync. Its errno is EIO whatever the cause: of a sync that met ENOSPC nobody should think that room
+// would mend it. What else the cause is, it is too.
+type syncFailure struct {
+	layer uuid.UUID
+	cause error
+}
+
+func (f *syncFailure) Error() string {
+	return fmt.Sprintf("layer %s: a sync failed (%v), nothing more is written until the disk is detached: %v",
+		f.layer, syscall.EIO, f.cause)
+}
+
+func (f *syncFailure) Unwrap() error { return syscall.EIO }
+
+func (f *syncFailure) Is(target error) bool {
+	var errno syscall.Errno
+	return !errors.As(target, &errno) && errors.Is(f.cause, target)
+}
+
+// fail remembers the first failed sync for as long as the layer is open.
 func (l *Layer) fail(cause error) error {
-	err := fmt.Errorf("layer %s: a sync failed (%w), nothing more is written until the disk is detached: %v",
-		l.ID, syscall.EIO, cause)
+	var err error = &syncFailure{l.ID, cause}
 	if l.failure.CompareAndSwap(nil, &err) && l.onFailure != nil {
 		l.onFailure(cause)
 	}
