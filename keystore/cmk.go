@@ -136,7 +136,7 @@ func (s *Store) makeCMK(ctx context.Context, request string, rec cmkRecord, also
 		err = s.update(ctx, request, func(t catalog.Txn) error { return s.putCMK(t, rec, also) })
 	}
 	if err != nil && !errors.Is(err, catalog.ErrUnknownOutcome) {
-		err = errors.Join(err, s.erase.destroy(slot))
+		err = errors.Join(err, s.erase.destroy(slot, id))
 	}
 	return rec, err
 }

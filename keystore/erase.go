@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -234,14 +235,27 @@ func (e *eraseFile) read(pair int64, cmk uuid.UUID) (*secret.Key, error) {
 	return nil, fmt.Errorf("%w: slot %d holds no erase key of CMK %s", errSlot, pair, cmk)
 }
 
-// destroy overwrites both copies and waits until the disk has them so.
-func (e *eraseFile) destroy(pair int64) error {
+// keepFor holds the pairs that records name out of use for others: in a file that was cut or is an older one, they
+// would look free, and a new key in the place of a lost one would be erased with it.
+func (e *eraseFile) keepFor(named map[int64]bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if pair < 1 || pair >= e.pairs {
-		return fmt.Errorf("%w: there is no slot %d", errSlot, pair)
+	for pair := range named {
+		e.pairs = max(e.pairs, pair+1)
 	}
-	_, err := e.f.WriteAt(make([]byte, pairSize), pair*pairSize)
+	e.free = slices.DeleteFunc(e.free, func(pair int64) bool { return named[pair] })
+}
+
+// destroy overwrites both copies of a CMK's pair and waits until the disk has them so. A pair of another CMK stays.
+func (e *eraseFile) destroy(pair int64, cmk uuid.UUID) error {
+	key, err := e.read(pair, cmk)
+	if err != nil {
+		return err
+	}
+	key.Destroy()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, err = e.f.WriteAt(make([]byte, pairSize), pair*pairSize)
 	if err == nil {
 		err = e.f.Sync()
 	}

@@ -61,7 +61,10 @@ func TestEraseKeysAreKeptAndDestroyed(t *testing.T) {
 	e = reopenErase(t, path, e.store)
 	wantEraseKey(t, e, pairA, a, keyA)
 	wantEraseKey(t, e, pairB, b, keyB)
-	if err := e.destroy(pairA); err != nil {
+	if err := e.destroy(pairA, b); !errors.Is(err, errSlot) {
+		t.Errorf("destroying in another's name: %v", err)
+	}
+	if err := e.destroy(pairA, a); err != nil {
 		t.Fatal(err)
 	}
 	if raw, err := os.ReadFile(path); err != nil || bytes.Contains(raw, keyA) || !bytes.Contains(raw, keyB) {
@@ -75,6 +78,28 @@ func TestEraseKeysAreKeptAndDestroyed(t *testing.T) {
 		t.Errorf("a free pair is not used: %d", pairC)
 	}
 	wantEraseKey(t, e, pairB, b, keyB)
+}
+
+// A pair that a record names is given to nobody else, also where the file is cut or older than the record.
+func TestNamedPairsAreNotReused(t *testing.T) {
+	e, path := newErase(t)
+	pairA, _ := allocate(t, e, uuid.New())
+	pairB, _ := allocate(t, e, uuid.New())
+	must0(t, os.Truncate(path, pairB*pairSize))
+	e = reopenErase(t, path, e.store)
+	e.keepFor(map[int64]bool{pairA: true, pairB: true})
+	if pairC, _ := allocate(t, e, uuid.New()); pairC != pairB+1 {
+		t.Errorf("a new key got pair %d, which a record names", pairC)
+	}
+	raw, err := os.ReadFile(path)
+	must0(t, err)
+	clear(raw[pairA*pairSize : pairB*pairSize])
+	must0(t, os.WriteFile(path, raw, 0o600))
+	e = reopenErase(t, path, e.store)
+	e.keepFor(map[int64]bool{pairA: true})
+	if pairC, _ := allocate(t, e, uuid.New()); pairC == pairA {
+		t.Error("an emptied pair that a record names was given away")
+	}
 }
 
 func TestEraseKeyOfAnotherIsNotGiven(t *testing.T) {

@@ -69,10 +69,28 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the erase keys are damaged: %w", err)
 	}
 	s := &Store{c: c, erase: e}
-	if err := s.bind(ctx); err != nil {
+	if err := errors.Join(s.bind(ctx), s.holdSlots(ctx)); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return s, nil
+}
+
+// holdSlots keeps the erase slots that CMKs name for them, whatever the erase file looks like.
+func (s *Store) holdSlots(ctx context.Context) error {
+	named := map[int64]bool{}
+	err := s.walk(ctx, "key/", func(key string, value []byte, err error) {
+		if err != nil {
+			return // it names nothing any more; `check` tells of it
+		}
+		if rec, err := parseCMK(key, value); err == nil {
+			named[rec.Slot] = true
+		}
+	})
+	if err != nil {
+		return damaged(err)
+	}
+	s.erase.keepFor(named)
+	return nil
 }
 
 // bind checks that the catalog is of this store; the first start writes that into it.
