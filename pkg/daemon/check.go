@@ -9,7 +9,6 @@ import (
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume"
-	"nbdcrypt/pkg/volume/layer"
 )
 
 // check starts the search for damage as a job: it reads every block that holds data.
@@ -49,11 +48,11 @@ func (d *Daemon) runCheck(ctx context.Context, project, disk string, progress fu
 	if err != nil {
 		return nil, err
 	}
-	disks, bytes, err := d.volumes.Check(ctx, project, disk, func(p volume.Problem) { found.add(control.Finding(p)) }, progress)
+	disks, blocks, err := d.volumes.Check(ctx, project, disk, func(p volume.Problem) { found.add(control.Finding(p)) }, progress)
 	if err != nil {
 		return nil, err
 	}
-	report.Disks, report.Blocks, report.Findings = disks, bytes/layer.BlockSize, found.list
+	report.Disks, report.Blocks, report.Findings = disks, blocks, found.list
 	return report, nil
 }
 

@@ -70,6 +70,30 @@ func TestFilesSegments(t *testing.T) {
 	}
 }
 
+// Holes are skipped, also over whole segments: a check of a large, empty disk reads nothing.
+func TestFilesNextData(t *testing.T) {
+	p := files(t)
+	const size = 3 * pool.SegmentSize
+	if err := p.Create(t.Context(), volume, size); err != nil {
+		t.Fatal(err)
+	}
+	v, err := p.Open(t.Context(), volume, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if next, err := v.NextData(0); err != nil || next != size {
+		t.Errorf("of an empty volume: %d, %v", next, err)
+	}
+	const at = 2*pool.SegmentSize + 1<<30
+	if _, err := v.WriteAt([]byte{1}, at); err != nil {
+		t.Fatal(err)
+	}
+	if next, err := v.NextData(5); err != nil || next > at || next < at-1<<20 {
+		t.Errorf("next data from 5: %d, %v", next, err)
+	}
+}
+
 func TestFilesOneWriter(t *testing.T) {
 	p := files(t)
 	if err := p.Create(t.Context(), volume, 4096); err != nil {

@@ -73,6 +73,8 @@ type Volume interface {
 	// Settle makes durable what earlier openers left in caches and, where drop is set, empties the caches, so that
 	// what is read from then on is what is stored and not what a failed sync left behind.
 	Settle(drop bool) error
+	// NextData is the first byte from off on that may be other than zero, or the volume's size where there is none.
+	NextData(off int64) (int64, error)
 	// Discard is advice: the range may read as anything after it, and its space may come back.
 	Discard(off, n int64) error
 	// Reserve allocates the space of a range and leaves what it reads as alone. The caller keeps writes to the

@@ -266,6 +266,27 @@ func (v *fileVolume) Flush() error {
 	return nil
 }
 
+// NextData asks where the next allocated part begins; a file system that can't tell counts as full (lseek(2), SEEK_DATA).
+func (v *fileVolume) NextData(off int64) (int64, error) {
+	if err := v.enter(off, 0); err != nil {
+		return 0, err
+	}
+	defer v.leave()
+	for i := int(off / SegmentSize); i < len(v.segs); i++ {
+		base := int64(i) * SegmentSize
+		at, err := unix.Seek(int(v.segs[i].Fd()), max(0, off-base), unix.SEEK_DATA)
+		switch {
+		case err == nil:
+			return base + at, nil
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+			return max(off, base), nil
+		case !errors.Is(err, unix.ENXIO):
+			return 0, fmt.Errorf("pool: %s: %w", v.segs[i].Name(), err)
+		}
+	}
+	return v.Size(), nil
+}
+
 // Discard punches holes into whole blocks; a file system that can't keeps the space.
 func (v *fileVolume) Discard(off, n int64) error {
 	return v.fallocate(off, n, func(s *segment, off, n int64) error {

@@ -264,6 +264,8 @@ func (v *powered) Flush() error {
 	return nil
 }
 
+func (v *powered) NextData(off int64) (int64, error) { return off, nil }
+
 func (v *powered) Settle(bool) error { return v.Flush() }
 
 // Discard punches at once and for ever, the worst that a file system may do.

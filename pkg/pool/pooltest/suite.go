@@ -21,6 +21,7 @@ func Run(t *testing.T, make func(t *testing.T) pool.Pool) {
 		"Resize":      testResize,
 		"Concurrent":  testConcurrent,
 		"ReopenKeeps": testReopen,
+		"NextData":    testNextData,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, make(t)) })
 	}
@@ -184,6 +185,25 @@ func testConcurrent(t *testing.T, p pool.Pool) {
 	wg.Wait()
 	for i := range 8 * 50 {
 		expect(t, v, int64(i*700), bytes.Repeat([]byte{byte(i%8 + 1)}, 700))
+	}
+}
+
+// testNextData: nothing that was written is ever skipped.
+func testNextData(t *testing.T, p pool.Pool) {
+	v := create(t, p, 4<<20)
+	for _, at := range []int64{1 << 20, 3<<20 + 5} {
+		write(t, v, []byte{1}, at)
+	}
+	for _, off := range []int64{0, 1 << 20, 1<<20 + 1, 2 << 20, 3<<20 + 5, 3<<20 + 6, 4 << 20} {
+		next, err := v.NextData(off)
+		if err != nil || next < off || next > v.Size() {
+			t.Fatalf("next data from %d: %d, %v", off, next, err)
+		}
+		for _, at := range []int64{1 << 20, 3<<20 + 5} {
+			if off <= at && at < next {
+				t.Errorf("from %d the byte at %d was skipped", off, at)
+			}
+		}
 	}
 }
 

@@ -337,6 +337,7 @@ func TestDurability5_PunchAfterMap(t *testing.T) {
 		return nil
 	})
 	sync(t, d)
+	r.closeAll() // waits for what is being punched
 	if !punched.Load() {
 		t.Error("the space never came back")
 	}
@@ -425,6 +426,7 @@ func TestDurability5_PunchKeepsWritesOut(t *testing.T) {
 		return nil
 	})
 	sync(t, d)
+	r.closeAll() // waits for what is being punched
 	wg.Wait()
 	if !once.Load() {
 		t.Fatal("nothing was punched")
@@ -475,8 +477,8 @@ func TestDurability5_LostExtent(t *testing.T) {
 	expect(t, d, 8192, pattern(1, 8192))
 	var found []layer.Finding
 	l := r.layer(layer.Options{ReadOnly: true})
-	err = l.Check(t.Context(), r.size, func(f layer.Finding) { found = append(found, f) }, func(int64) {})
-	if err != nil || len(found) != 1 || !found[0].Lost {
+	blocks, err := l.Check(t.Context(), r.size, func(f layer.Finding) { found = append(found, f) }, func(int64) {})
+	if err != nil || blocks != 4 || len(found) != 1 || !found[0].Lost {
 		t.Errorf("check: %v %+v", err, found)
 	}
 }
@@ -768,6 +770,7 @@ func TestTrimAfterAFlushWithoutRoom(t *testing.T) {
 		return nil
 	})
 	sync(t, d)
+	r.closeAll() // waits for what is being punched
 	if punched.Load() != 4096 {
 		t.Errorf("%d bytes came back", punched.Load())
 	}

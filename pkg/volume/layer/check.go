@@ -13,26 +13,39 @@ type Finding struct {
 }
 
 // Check reads everything that can be checked without a key: both copies of the header, both pages of every record, and
-// that no data unit of an encrypted layer is all zeros. progress is told how many bytes of the disk are done.
-func (l *Layer) Check(ctx context.Context, size int64, found func(Finding), progress func(done int64)) error {
+// that no data unit of an encrypted layer is all zeros. progress is told how many bytes of the disk are done. It returns
+// how many blocks of data it read.
+func (l *Layer) Check(ctx context.Context, size int64, found func(Finding), progress func(done int64)) (blocks int64, err error) {
 	_, damaged, err := readHeader(l.mapVol)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if damaged != nil {
 		found(Finding{Where: "header", What: "one of two copies is damaged"})
 	}
-	for index := range records(size) {
-		if err := ctx.Err(); err != nil {
-			return err
+	for index := int64(0); ; index++ {
+		if index, err = l.nextRecord(index); err != nil || index >= records(size) {
+			return blocks, err
 		}
-		l.checkRecord(index, size, found)
+		if err := ctx.Err(); err != nil {
+			return blocks, err
+		}
+		blocks += l.checkRecord(index, size, found)
 		progress(min(size, (index+1)*bytesPerRecord))
 	}
-	return nil
 }
 
-func (l *Layer) checkRecord(index, size int64, found func(Finding)) {
+// nextRecord is the first record from index on that may have been written; the map of a large disk is mostly a hole.
+func (l *Layer) nextRecord(index int64) (int64, error) {
+	at := pageAt(index, 1)
+	if at >= l.mapVol.Size() {
+		return index, nil
+	}
+	next, err := l.mapVol.NextData(at)
+	return max(index, (next-recordsAt)/recordPairSize), err
+}
+
+func (l *Layer) checkRecord(index, size int64, found func(Finding)) (blocks int64) {
 	where := fmt.Sprintf("map record %d (disk bytes %d to %d)", index, index*bytesPerRecord,
 		min(size, (index+1)*bytesPerRecord))
 	l.mapWriting.Lock()
@@ -40,7 +53,7 @@ func (l *Layer) checkRecord(index, size int64, found func(Finding)) {
 	l.mapWriting.Unlock()
 	if err != nil {
 		found(Finding{Where: where, What: err.Error(), Lost: true})
-		return
+		return 0
 	}
 	if v.stale {
 		found(Finding{Where: where, What: "the page that is no longer used is damaged"})
@@ -49,9 +62,11 @@ func (l *Layer) checkRecord(index, size int64, found func(Finding)) {
 		n := v.states.run(i, recordStates)
 		if v.states.get(i) == Data {
 			l.checkData((index*recordStates+int64(i))*BlockSize, int64(n)*BlockSize, size, found)
+			blocks += int64(n)
 		}
 		i += n
 	}
+	return blocks
 }
 
 const checkStep = 1 << 20

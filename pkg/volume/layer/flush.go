@@ -85,7 +85,7 @@ func (l *Layer) flush() error {
 		l.punches.put(punches)
 		return err
 	}
-	l.punch(punches)
+	l.punchSoon(punches)
 	return nil
 }
 

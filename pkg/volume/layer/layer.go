@@ -25,6 +25,7 @@ type Layer struct {
 	flushes      flushGroup
 	written      atomic.Bool // the data volume has writes that no flush has covered
 	punches      punchList
+	punching     sync.WaitGroup
 	failure      atomic.Pointer[error]
 	onFailure    func(error)
 	trims        trimTimer
@@ -279,5 +280,6 @@ func (l *Layer) Identities() []pool.Identity {
 // Close ends the opening. It does not flush: who closes has flushed, and knows how that went.
 func (l *Layer) Close() error {
 	l.trims.stop()
+	l.punching.Wait()
 	return errors.Join(l.data.Close(), l.mapVol.Close())
 }

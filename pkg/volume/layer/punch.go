@@ -80,6 +80,13 @@ func (p *punchList) put(extents []extent) {
 // punchStep bounds how much is locked at a time.
 const punchStep = 64 << 20
 
+// punchSoon punches behind the flush, which has nothing more to wait for: giving back many small extents takes a while.
+func (l *Layer) punchSoon(extents []extent) {
+	if len(extents) > 0 {
+		l.punching.Go(func() { l.punch(extents) })
+	}
+}
+
 // punch gives back the blocks of the extents that are Zero in memory and on disk. It is advice: an error costs space.
 func (l *Layer) punch(extents []extent) {
 	for _, e := range extents {
