@@ -102,7 +102,14 @@ func (c *conn) cut() { c.nc.Close() }
 
 // complain logs, up to a point: a client chooses how often things go wrong.
 func (c *conn) complain(what string, err error, args ...any) {
-	if c.complaints.Add(1) <= maxComplaints {
+	if c.complaints.Add(1) > maxComplaints {
+		return
+	}
+	ok, leftOut := c.server.complaints.allow(time.Now())
+	if leftOut > 0 {
+		c.log.Warn("nbd: complaints left out of the log", "count", leftOut)
+	}
+	if ok {
 		c.log.Warn("nbd: "+what, append(args, "err", err)...)
 	}
 }

@@ -32,6 +32,7 @@ type Server struct {
 	userLimit     int
 	userPayload   int64
 	quiet         atomic.Bool
+	complaints    pace
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

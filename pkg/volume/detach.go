@@ -29,6 +29,10 @@ func (s *Service) Detach(ctx context.Context, request, project, ref string, drai
 		return nil, fmt.Errorf("disk %s: %w", d.Name, err)
 	}
 	lost := a.Device.Sync()
+	if isFull(lost) && a.Device.Failed() == nil {
+		return nil, refusal.New(refusal.Failed, "make room in the pool's file system, then detach again; nothing is lost until then",
+			"the last writes of disk %s can't be made durable: %w", d.Name, lost)
+	}
 	closed := a.end()
 	s.mu.Lock()
 	delete(s.attached, d.ID)

@@ -139,10 +139,8 @@ func (s *Service) remove(ctx context.Context, d diskRecord) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range layers {
-		if err := layer.Delete(ctx, s.Pool, l.ID); err != nil {
-			return err
-		}
+	if err := s.dropData(ctx, layers); err != nil {
+		return err
 	}
 	return s.update(ctx, "remove-"+uuid.NewString(), func(t catalog.Txn) error {
 		if err := s.dropName(t, d); err != nil {
@@ -332,7 +330,24 @@ func (s *Service) Delete(ctx context.Context, request, project, ref string) erro
 		return explain(d.Name, err)
 	}
 	d.Status = Deleting
-	err = s.update(ctx, request, func(t catalog.Txn) error {
+	err = s.markDeleting(ctx, request, d, layers)
+	if isFull(err) {
+		// On a full file system deleting is how people make room, so it must not need any: the bytes go first. A crash
+		// here leaves a disk without its data, which can be deleted again.
+		if err := s.dropData(ctx, layers); err != nil {
+			return explain(d.Name, err)
+		}
+		err = s.markDeleting(ctx, request, d, layers)
+	}
+	if err != nil {
+		return explain(d.Name, err)
+	}
+	return explain(d.Name, s.remove(context.WithoutCancel(ctx), d))
+}
+
+// markDeleting takes the disk's keys and name away, durably. From here on a start finishes the deletion.
+func (s *Service) markDeleting(ctx context.Context, request string, d diskRecord, layers []layerRecord) error {
+	return s.update(ctx, request, func(t catalog.Txn) error {
 		for _, l := range layers {
 			if err := keystore.DropDEKs(t, holder(d), l.ID.String()); err != nil {
 				return err
@@ -340,8 +355,13 @@ func (s *Service) Delete(ctx context.Context, request, project, ref string) erro
 		}
 		return errors.Join(put(t, diskKey(d.ID), d), s.dropName(t, d))
 	})
-	if err != nil {
-		return explain(d.Name, err)
+}
+
+func (s *Service) dropData(ctx context.Context, layers []layerRecord) error {
+	for _, l := range layers {
+		if err := layer.Delete(ctx, s.Pool, l.ID); err != nil {
+			return err
+		}
 	}
-	return explain(d.Name, s.remove(context.WithoutCancel(ctx), d))
+	return nil
 }

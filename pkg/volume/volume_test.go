@@ -2,6 +2,7 @@ package volume_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -557,4 +558,55 @@ func TestEscrow(t *testing.T) {
 	}
 	_, _, err = r.Escrow(t.Context(), "default", "plain", nil)
 	wantCode(t, err, refusal.Failed)
+}
+
+// crampedCatalog is a catalog on a file system that is full as long as the pool holds files.
+type crampedCatalog struct {
+	catalog.Store
+	full func() bool
+}
+
+func (f crampedCatalog) Update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
+	if f.full() {
+		return refusal.New(refusal.Failed, "make room", "no room: %w", syscall.ENOSPC)
+	}
+	return f.Store.Update(ctx, request, fn)
+}
+
+// On a full file system deleting is how people make room: it needs none.
+func TestDeleteMakesRoom(t *testing.T) {
+	r := newRig(t)
+	r.create(secretDisk)
+	r.catalog = crampedCatalog{r.catalog, func() bool { return len(r.files()) > 0 }}
+	r.restart()
+	must(t, r.Delete(t.Context(), "d", "default", "vault"))
+	if len(r.files()) != 0 || r.records("disk/")+r.records("dek/")+r.records("layer/") != 0 {
+		t.Error("something is left")
+	}
+}
+
+// A detach that can't make the last writes durable for lack of room is refused, loses nothing, and works with room.
+func TestDetachWithoutRoom(t *testing.T) {
+	r := newRig(t)
+	r.create(secretDisk)
+	a := r.attach("vault")
+	_, err := a.Device.WriteAt([]byte("last words"), 0)
+	must(t, err)
+	r.faults.Hook(func(c pooltest.Call) error {
+		if c.Op == pooltest.OpWrite && strings.HasSuffix(c.Volume, "/map") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	_, err = r.detach("vault")
+	wantCode(t, err, refusal.Failed)
+	r.faults.Hook(nil)
+	warnings, err := r.detach("vault")
+	must(t, err)
+	got := make([]byte, 10)
+	_, err = r.attach("vault").Device.ReadAt(got, 0)
+	must(t, err)
+	if string(got) != "last words" || len(warnings) != 0 {
+		t.Errorf("read %q, warnings %v", got, warnings)
+	}
 }
