@@ -132,6 +132,12 @@ func (d *Daemon) handler(r route) http.Handler {
 			control.WriteError(w, err)
 			return
 		}
+		if answer, is := body.(*secretAnswer); is {
+			if err := answer.send(w); err != nil {
+				d.o.Log.Error("an escrowed key did not reach its caller", "err", err)
+			}
+			return
+		}
 		control.WriteJSON(w, status, body)
 	})
 }

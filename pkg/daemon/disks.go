@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"encoding/hex"
 	"fmt"
 
 	"github.com/docker/go-units"
@@ -98,28 +97,4 @@ func (d *Daemon) diskDelete(c *call) (any, error) {
 		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "%s will be deleted, and its data can't be restored", nameOf(v))
 	}
 	return nil, d.volumes.Delete(c.ctx, c.request, c.project, c.disk())
-}
-
-// diskEscrow gives out the keys of a disk. They leave key memory here and end up with the caller, who asked for that.
-func (d *Daemon) diskEscrow(c *call) (any, error) {
-	v, err := d.volumes.Get(c.ctx, c.project, c.disk())
-	if err != nil {
-		return nil, err
-	}
-	if !c.yes() {
-		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it, and keep what is printed as safe as the disk",
-			"the keys of %s will be printed in clear, and who has them can read it for ever", nameOf(v))
-	}
-	sector, keys, err := d.volumes.Escrow(c.ctx, c.project, v.ID, func(ref keystore.KeyVersionRef) error {
-		return d.recordRelease(c, "disk escrow", v.ID, ref.String())
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer volume.DestroyAll(keys)
-	out := control.Escrow{Cipher: keystore.Cipher, SectorSize: sector}
-	for _, k := range keys {
-		out.Layers = append(out.Layers, control.EscrowLayer{ID: k.Layer, Key: hex.EncodeToString(k.Key.Bytes())})
-	}
-	return out, nil
 }

@@ -44,7 +44,7 @@ func (d *daemon) memory() (readable []byte, secret int) {
 }
 
 // TestRuleA12_KeysAreInNoReadableMemory looks for the keys of an attached disk under load wherever root, and so a core dump,
-// can look. Escrow shows a key to its caller, so it is asked in a run before.
+// can look, also after the DEK was given to a caller by escrow.
 func TestRuleA12_KeysAreInNoReadableMemory(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -81,6 +81,10 @@ func TestRuleA12_KeysAreInNoReadableMemory(t *testing.T) {
 	look("attached")
 	d.do("detach", "canary-of-the-heap")
 	look("detached")
+	if again := d.dek("canary-of-the-heap"); !bytes.Equal(again, secrets["DEK"]) {
+		t.Error("escrow gives another key the second time")
+	}
+	look("after an escrow")
 
 	limits := string(readFile(t, fmt.Sprintf("/proc/%d/limits", d.pid())))
 	_, core, _ := strings.Cut(limits, "Max core file size")
