@@ -122,7 +122,7 @@ const (
 func TestPowerCuts(t *testing.T) {
 	cuts := 150
 	if testing.Short() {
-		cuts = 40
+		cuts = 15
 	}
 	for _, encrypted := range []bool{true, false} {
 		for seed := range uint64(4) {
@@ -161,7 +161,11 @@ func TestRandomOperations(t *testing.T) {
 		rng := rand.New(rand.NewPCG(7, 7))
 		r := newRig(t, pooltest.NewPower(), 2*recordBytes, sector, encrypted)
 		m := newModel(windowAt, window)
-		for range 20 {
+		rounds := 20
+		if testing.Short() {
+			rounds = 3
+		}
+		for range rounds {
 			d := r.open()
 			expect(t, d, windowAt, m.now)
 			for range 200 {
