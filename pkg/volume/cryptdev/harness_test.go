@@ -64,11 +64,14 @@ func (r *rig) closeAll() {
 	for _, l := range r.layers {
 		_ = l.Close()
 	}
+	r.layers = nil
 }
 
-// open opens the layer as a disk of one layer.
+// open opens the layer as a disk of one layer. What was open before is closed: two openings would punch holes into each
+// other's data.
 func (r *rig) open() *cryptdev.Device {
 	r.t.Helper()
+	r.closeAll()
 	return cryptdev.New([]cryptdev.Layer{r.layer(layer.Options{})}, r.size, false)
 }
 
