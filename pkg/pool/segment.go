@@ -1,0 +1,72 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// segment is one file; dirty tells that it has writes that no sync has covered.
+type segment struct {
+	*os.File
+	dirty atomic.Bool
+
+	// syncer is a second descriptor for synchronous writes: Linux reports a writeback error once to each descriptor,
+	// and a flush must not miss one because a synchronous write was told of it. It is there from the start, since a
+	// process that runs out of descriptors later must not look like storage that fails.
+	syncer *os.File
+}
+
+// WriteAt marks the segment after the write: a sync that begins in between must not take the mark away.
+func (s *segment) WriteAt(p []byte, off int64) (int, error) {
+	n, err := s.File.WriteAt(p, off)
+	s.dirty.Store(true)
+	return n, err
+}
+
+// writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag.
+func (s *segment) writeSync(p []byte, off int64) (int, error) {
+	if s.syncer == nil {
+		return 0, fmt.Errorf("%s is open for reading: %w", s.Name(), unix.EBADF)
+	}
+	for done := 0; done < len(p); {
+		n, err := unix.Pwritev2(int(s.syncer.Fd()), [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return s.writeThenSync(p, off)
+		case err != nil:
+			return done, fmt.Errorf("%s: synchronous write: %w", s.Name(), err)
+		}
+		done += n
+	}
+	return len(p), nil
+}
+
+func (s *segment) writeThenSync(p []byte, off int64) (int, error) {
+	n, err := s.syncer.WriteAt(p, off)
+	if err == nil {
+		err = dataSync(s.syncer)
+	}
+	return n, err
+}
+
+// rewrite writes what a range reads as over itself, which allocates it on any file system.
+func (s *segment) rewrite(off, n int64) error {
+	buf := make([]byte, min(n, 1<<20))
+	defer clear(buf)
+	for end := off + n; off < end; off += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), end-off)]
+		if _, err := s.ReadAt(buf, off); err != nil {
+			return err
+		}
+		if _, err := s.WriteAt(buf, off); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package volume
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/keystore"
+	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/volume/layer"
+)
+
+// Spec is what a new disk should be.
+type Spec struct {
+	Project, Name string
+	Size          int64
+	SectorSize    int // 512 or 4096
+	Encrypted     bool
+	Key           string // id or alias; empty for the project's default key
+}
+
+// Create makes a disk, or leaves nothing behind. The key is used first: a bad one fails here and not at attach.
+func (s *Service) Create(ctx context.Context, request string, spec Spec) (Disk, error) {
+	if err := checkSpec(spec); err != nil {
+		return Disk{}, err
+	}
+	now := s.Clock.Now()
+	l := layerRecord{Version: recordVersion, ID: uuid.New(), Size: spec.Size, SectorSize: spec.SectorSize,
+		Encrypted: spec.Encrypted, Created: now}
+	d := diskRecord{Version: recordVersion, ID: uuid.New(), Name: spec.Name, Project: spec.Project, Size: spec.Size,
+		SectorSize: spec.SectorSize, Encrypted: spec.Encrypted, Status: Creating, Top: l.ID, Created: now, Request: request}
+	var dek keystore.Record
+	if spec.Encrypted {
+		var err error
+		dek, err = s.Keys.GenerateDEK(ctx, spec.Project, spec.Key, holder(d), l.ID.String(), spec.SectorSize)
+		if err != nil {
+			return Disk{}, err
+		}
+		d.Key = dek.CMK.String()
+	}
+	made, err := s.reserve(ctx, request, d, l)
+	if err != nil || made.ID != d.ID {
+		return s.describe(ctx, made, err)
+	}
+	if err := s.build(ctx, request, d, l, dek); err != nil {
+		// The caller may have gone; what was begun is taken back all the same.
+		return Disk{}, explain(d.Name, errors.Join(err, s.remove(context.WithoutCancel(ctx), d)))
+	}
+	d.Status = Available
+	return s.describe(ctx, d, nil)
+}
+
+func checkSpec(spec Spec) error {
+	if err := CheckName(spec.Name); err != nil {
+		return err
+	}
+	if spec.SectorSize != 512 && spec.SectorSize != 4096 {
+		return refusal.New(refusal.Usage, "use 512 or 4096", "a sector can't have %d bytes", spec.SectorSize)
+	}
+	if !spec.Encrypted && spec.Key != "" {
+		return refusal.New(refusal.Usage, "leave out --plain, or leave out --key", "a plain disk has no key")
+	}
+	return checkSize(spec.Size, spec.SectorSize)
+}
+
+// reserve writes the intent: from here on a crash is cleaned up at the next start. It answers the disk that the name
+// stands for, which is another where the same request had made it before.
+func (s *Service) reserve(ctx context.Context, request string, d diskRecord, l layerRecord) (diskRecord, error) {
+	made := d
+	err := s.update(ctx, request+"/intent", func(t catalog.Txn) error {
+		made = d
+		other, err := s.find(t, d.Project, d.Name)
+		if err == nil && other.Request == request {
+			made = other
+			return nil
+		}
+		if err == nil {
+			return refusal.New(refusal.Busy, "choose another name, or delete that disk first",
+				"project %s has a disk %s already", d.Project, d.Name)
+		}
+		if refusal.CodeOf(err) != refusal.NotFound {
+			return err
+		}
+		return errors.Join(put(t, diskKey(d.ID), d), put(t, layerKey(l.ID), l),
+			t.Put(nameKey(d.Project, d.Name), []byte(d.ID.String())))
+	})
+	return made, err
+}
+
+// build makes the layer, and then the disk available together with its key.
+func (s *Service) build(ctx context.Context, request string, d diskRecord, l layerRecord, dek keystore.Record) error {
+	if err := s.claim(d, Creating); err != nil {
+		return err
+	}
+	defer s.release(d)
+	if err := layer.Create(ctx, s.Pool, l.header(), d.Size); err != nil {
+		return err
+	}
+	d.Status = Available
+	return s.update(ctx, request, func(t catalog.Txn) error {
+		if d.Encrypted {
+			if err := keystore.PutDEK(t, dek); err != nil {
+				return err
+			}
+		}
+		return put(t, diskKey(d.ID), d)
+	})
+}
