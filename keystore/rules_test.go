@@ -173,7 +173,7 @@ func TestRuleA9_DefaultKeyIsShownAndItsNameReserved(t *testing.T) {
 	l.create("default", "xdefault")
 }
 
-func TestRuleA10_A11_OwnKeysAndManyDEKs(t *testing.T) {
+func TestRuleA10_OwnKeysAndManyDEKs(t *testing.T) {
 	l := newLab(t)
 	def := l.grant("default")
 	a, b := l.create("default", "a"), l.create("default", "b")
@@ -195,7 +195,7 @@ func TestRuleA10_A11_OwnKeysAndManyDEKs(t *testing.T) {
 	}
 }
 
-func TestRuleA15_A16_A17_C13_DisabledKey(t *testing.T) {
+func TestRuleA16_DisabledKey(t *testing.T) {
 	l := newLab(t)
 	l.grant("default")
 	key := l.create("default", "mine")

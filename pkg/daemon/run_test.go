@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"nbdcrypt/nbd/nbdclient"
 	"nbdcrypt/pkg/control"
@@ -142,4 +144,31 @@ func TestExtraSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	nc.Disconnect()
+}
+
+// The service manager hears that the daemon is ready, and that it stops (sd_notify(3)).
+func TestServiceManagerIsTold(t *testing.T) {
+	o := options(t)
+	path := filepath.Join(filepath.Dir(o.State), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	hear := func(want string) {
+		t.Helper()
+		buf := make([]byte, 100)
+		_ = manager.SetReadDeadline(time.Now().Add(time.Minute))
+		n, err := manager.Read(buf)
+		if err != nil || string(buf[:n]) != want {
+			t.Errorf("heard %q (%v), want %q", buf[:n], err, want)
+		}
+	}
+	stop := run(t, o)
+	hear("READY=1")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	hear("STOPPING=1")
 }

@@ -99,8 +99,8 @@ func TestRuleA1_NoPlaintextInAnyFile(t *testing.T) {
 	}
 }
 
-// TestRuleA10_A11_EachDiskHasItsOwnKey: disks choose their CMK, and two on one CMK still have two DEKs.
-func TestRuleA10_A11_EachDiskHasItsOwnKey(t *testing.T) {
+// TestRuleA11_EachDiskHasItsOwnKey: disks choose their CMK, and two on one CMK still have two DEKs.
+func TestRuleA11_EachDiskHasItsOwnKey(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	d.do("key", "create", "first")

@@ -14,21 +14,45 @@ import (
 	"nbdcrypt/pkg/control"
 )
 
-// TestRuleA2_A3_A26_AttributeIsChosenOnce: with or without encryption when a disk is made, and never changed.
-func TestRuleA2_A3_A26_AttributeIsChosenOnce(t *testing.T) {
+// TestRuleA2_ChosenAtCreate: a disk is made encrypted or plain, and disk show tells which and names the key.
+func TestRuleA2_ChosenAtCreate(t *testing.T) {
+	eachDisk(t, "4M", func(t *testing.T, d *daemon, name, _ string) {
+		disk := d.show(name)
+		if disk.Encrypted != strings.HasPrefix(name, "encrypted") || disk.Encrypted != (disk.Key != nil) {
+			t.Errorf("disk show says encrypted %v, key %+v", disk.Encrypted, disk.Key)
+		}
+		if disk.Encrypted && disk.Key.Alias != "evs/default" {
+			t.Errorf("the key is %q", disk.Key.Alias)
+		}
+	})
+}
+
+// TestRuleA26_EmptyDiskFreeChoice: where nothing is said an empty disk is plain; a key means encrypted; both can't be asked.
+func TestRuleA26_EmptyDiskFreeChoice(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	for name, want := range map[string]struct {
+		flags     []string
+		encrypted bool
+	}{
+		"unsaid": {nil, false}, "plain": {[]string{"--plain"}, false}, "encrypted": {[]string{"--encrypted"}, true},
+		"by-key": {[]string{"--key=evs/default"}, true},
+	} {
+		if disk := d.create(name, "1M", want.flags...); disk.Encrypted != want.encrypted {
+			t.Errorf("%s: encrypted %v", name, disk.Encrypted)
+		}
+	}
+	d.refused(2, "disk", "create", "both", "--size=1M", "--plain", "--encrypted")
+	d.refused(2, "disk", "create", "plain-key", "--size=1M", "--plain", "--key=evs/default")
+}
+
+// TestRuleA3_CantChangeAfterwards: no command changes it, a disk can't be made over another, and its file is not touched.
+func TestRuleA3_CantChangeAfterwards(t *testing.T) {
 	eachDisk(t, "4M", func(t *testing.T, d *daemon, name, uri string) {
 		write(t, dial(t, uri), marker, 0)
 		d.do("detach", name)
 		before, segment := d.show(name), d.show(name).Layers[0].Segments[0]
 		content := readFile(t, segment)
-		if before.Encrypted != strings.HasPrefix(name, "encrypted") || before.Encrypted != (before.Key != nil) {
-			t.Errorf("disk show says encrypted %v, key %+v", before.Encrypted, before.Key)
-		}
-		if before.Encrypted && before.Key.Alias != "evs/default" {
-			t.Errorf("the key is %q", before.Key.Alias)
-		}
-
-		// No command changes it, and a disk can't be made over another.
 		other := map[bool]string{true: "--plain", false: "--encrypted"}[before.Encrypted]
 		d.refused(6, "disk", "create", name, "--size=4M", other)
 		d.refused(2, "disk", "extend", name, "--size=8M", other)

@@ -46,9 +46,9 @@ func (d *daemon) refusesAttach() {
 	}
 }
 
-// TestRuleA14_A15_A17_DisabledWhileAttached: a verified load runs across the disable; then the disk can't be attached until the
+// TestRuleA14_DisabledWhileAttached: a verified load runs across the disable; then the disk can't be attached until the
 // key is enabled, and holds what it held.
-func TestRuleA14_A15_A17_DisabledWhileAttached(t *testing.T) {
+func TestRuleA14_DisabledWhileAttached(t *testing.T) {
 	t.Parallel()
 	d, uri := underKey(t)
 	load := exec.Command("fio", fioArgs(t, uri, "--rw=randrw", "--bs=4k", "--numjobs=4", "--size=8m", "--offset_increment=8m",
@@ -80,8 +80,8 @@ func TestRuleA14_A15_A17_DisabledWhileAttached(t *testing.T) {
 	d.holdsNoise(d.attach("vol"))
 }
 
-// TestRuleA16_A17_DisabledWhileDetached, with a restart between.
-func TestRuleA16_A17_DisabledWhileDetached(t *testing.T) {
+// TestRuleA16_DisabledWhileDetached: it can't be attached, also after a restart.
+func TestRuleA16_DisabledWhileDetached(t *testing.T) {
 	t.Parallel()
 	d, _ := underKey(t)
 	d.do("detach", "vol")
@@ -90,8 +90,20 @@ func TestRuleA16_A17_DisabledWhileDetached(t *testing.T) {
 	d.stop()
 	d.start()
 	d.refusesAttach()
-	d.do("key", "enable", "mine")
-	d.holdsNoise(d.attach("vol"))
+}
+
+// TestRuleA17_EnablingRestores: the disk attaches again, and every byte is as it was.
+func TestRuleA17_EnablingRestores(t *testing.T) {
+	t.Parallel()
+	d, _ := underKey(t)
+	d.do("detach", "vol")
+	for range 2 {
+		d.do("key", "disable", "mine")
+		d.refusesAttach()
+		d.do("key", "enable", "mine")
+		d.holdsNoise(d.attach("vol"))
+		d.do("detach", "vol")
+	}
 }
 
 // TestRuleA22_CrashIsADetach: after kill -9 no disk is attached; one whose key is disabled stays away, and why is told.

@@ -100,8 +100,8 @@ func (d *daemon) dek(name string) []byte {
 	return key
 }
 
-// TestRuleA4_A5_NoKeyInAnyFile scans what the daemon writes, running and stopped.
-func TestRuleA4_A5_NoKeyInAnyFile(t *testing.T) {
+// TestRuleA5_NoKeyInAnyFile scans what the daemon writes, running and stopped.
+func TestRuleA5_NoKeyInAnyFile(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t)
 	d.do("key", "create", "mine")
