@@ -87,7 +87,7 @@ func printKey(w io.Writer, k control.Key) {
 		fmt.Fprintf(t, "id\t%s\n", k.ID)
 		fmt.Fprintf(t, "project\t%s\n", k.Project)
 		fmt.Fprintf(t, "state\t%s\n", k.State)
-		fmt.Fprintf(t, "kind\t%s, from %s\n", map[bool]string{true: "default key", false: "key of your own"}[k.Default], k.Origin)
+		fmt.Fprintf(t, "kind\t%s, %s\n", map[bool]string{true: "default key", false: "key of your own"}[k.Default], originWord(k.Origin))
 		fmt.Fprintf(t, "version\t%d\n", k.Version)
 		fmt.Fprintf(t, "created\t%s\n", moment(k.Created))
 		if k.DeletionDate != nil {
@@ -97,4 +97,12 @@ func printKey(w io.Writer, k control.Key) {
 			fmt.Fprintf(t, "rotation\tevery %s\n", count(*k.RotationDays, "day", "days"))
 		}
 	})
+}
+
+// originWord says where a key's material comes from.
+func originWord(origin string) string {
+	if origin == "generated" {
+		return "made here"
+	}
+	return origin
 }
