@@ -24,10 +24,26 @@ type Files struct {
 
 // OpenFiles opens the pool in dir and makes the folder where it is missing.
 func OpenFiles(dir string) (*Files, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("pool: %w", err)
+	if _, err := os.Stat(dir); err != nil {
+		if err := makeDurably(dir); err != nil {
+			return nil, fmt.Errorf("pool: %w", err)
+		}
 	}
 	return &Files{dir: dir, open: map[Identity]*fileVolume{}}, nil
+}
+
+// makeDurably makes a folder and those above it that are missing; none of them goes with a power cut.
+func makeDurably(dir string) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); err != nil && parent != dir {
+		if err := makeDurably(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(parent)
 }
 
 // Capabilities of local files.

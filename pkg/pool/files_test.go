@@ -222,7 +222,7 @@ func TestFilesSyncWriteWithoutDescriptors(t *testing.T) {
 }
 
 func TestFilesModes(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "pool")
+	dir := filepath.Join(t.TempDir(), "a", "pool")
 	p, err := pool.OpenFiles(dir)
 	if err != nil {
 		t.Fatal(err)
