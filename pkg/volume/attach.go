@@ -74,6 +74,9 @@ func (s *Service) Attach(ctx context.Context, request string, spec AttachSpec) (
 	if d, err = s.lookUp(ctx, spec.Project, d.ID.String()); err != nil {
 		return nil, err
 	}
+	if err := d.whole(); err != nil {
+		return nil, err
+	}
 	if s.attachment(d.ID) != nil {
 		return nil, refusal.New(refusal.Busy, "run `nbdcrypt detach "+d.Name+"` first, or use the attachment that `nbdcrypt disk show` prints",
 			"disk %s is attached already", d.Name)
@@ -116,7 +119,7 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 		return err
 	}
 	if err := spec.Released(d.ID.String(), a.Key); err != nil {
-		return errors.Join(err, s.closeRecord(context.WithoutCancel(ctx), request+"/undo", a, nil))
+		return errors.Join(err, s.takeBack(context.WithoutCancel(ctx), request+"/undo", a, left))
 	}
 	a.Device = cryptdev.New(stack, d.Size, a.ReadOnly)
 	return nil
@@ -211,6 +214,14 @@ func (s *Service) note(ctx context.Context, request string, d diskRecord, a *Att
 		now.Epoch++
 		return errors.Join(put(t, diskKey(d.ID), now), put(t, attachmentKey(d.ID), a.record))
 	})
+}
+
+// takeBack undoes note. What the attachment before this one may have lost is still to be told.
+func (s *Service) takeBack(ctx context.Context, request string, a *Attachment, left *attachRecord) error {
+	if left == nil {
+		return s.closeRecord(ctx, request, a, nil)
+	}
+	return s.update(ctx, request, func(t catalog.Txn) error { return put(t, attachmentKey(a.Disk), *left) })
 }
 
 // end closes and wipes whatever of an attachment is open.

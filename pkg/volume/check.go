@@ -151,16 +151,29 @@ func (s *Service) checkStrays(ctx context.Context, found func(Problem)) error {
 	}
 	return s.Catalog.View(ctx, func(r catalog.Reader) error {
 		for _, name := range names {
-			id, err := uuid.Parse(path.Dir(name))
-			if err == nil {
-				_, err = r.Get(layerKey(id))
+			known, err := knowsLayer(r, path.Dir(name))
+			if err != nil {
+				return err
 			}
-			if err == nil || !errors.Is(err, catalog.ErrNotFound) && ctx.Err() != nil {
-				continue
+			if !known {
+				found(Problem{note, "pool", name, "no disk uses this volume",
+					"if the catalog was not set back, it can be deleted by hand"})
 			}
-			found(Problem{note, "pool", name, "no disk uses this volume",
-				"if the catalog was not set back, it can be deleted by hand"})
 		}
 		return nil
 	})
+}
+
+// knowsLayer tells whether the catalog has a layer of that name. A record that can't be read is an error: nobody should
+// think that the layer's files can go.
+func knowsLayer(r catalog.Reader, name string) (bool, error) {
+	id, err := uuid.Parse(name)
+	if err != nil {
+		return false, nil
+	}
+	_, err = r.Get(layerKey(id))
+	if errors.Is(err, catalog.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -40,16 +40,26 @@ func (s *Service) Create(ctx context.Context, request string, spec Spec) (Disk, 
 		}
 		d.Key = dek.CMK.String()
 	}
+	made, err := s.reserveAndBuild(ctx, request, d, l, dek)
+	return s.describe(ctx, made, err)
+}
+
+// reserveAndBuild works under a claim from before the disk's name is there: nobody attaches or deletes half a disk.
+func (s *Service) reserveAndBuild(ctx context.Context, request string, d diskRecord, l layerRecord, dek keystore.Record) (diskRecord, error) {
+	if err := s.claim(d, Creating); err != nil {
+		return d, err
+	}
+	defer s.release(d)
 	made, err := s.reserve(ctx, request, d, l)
 	if err != nil || made.ID != d.ID {
-		return s.describe(ctx, made, err)
+		return made, err
 	}
 	if err := s.build(ctx, request, d, l, dek); err != nil {
 		// The caller may have gone; what was begun is taken back all the same.
-		return Disk{}, explain(d.Name, errors.Join(err, s.remove(context.WithoutCancel(ctx), d)))
+		return d, explain(d.Name, errors.Join(err, s.remove(context.WithoutCancel(ctx), d)))
 	}
-	d.Status = Available
-	return s.describe(ctx, d, nil)
+	made.Status = Available
+	return made, nil
 }
 
 func checkSpec(spec Spec) error {
@@ -91,10 +101,6 @@ func (s *Service) reserve(ctx context.Context, request string, d diskRecord, l l
 
 // build makes the layer, and then the disk available together with its key.
 func (s *Service) build(ctx context.Context, request string, d diskRecord, l layerRecord, dek keystore.Record) error {
-	if err := s.claim(d, Creating); err != nil {
-		return err
-	}
-	defer s.release(d)
 	if err := layer.Create(ctx, s.Pool, l.header(), d.Size); err != nil {
 		return err
 	}

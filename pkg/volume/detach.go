@@ -23,7 +23,7 @@ func (s *Service) Detach(ctx context.Context, request, project, ref string, drai
 	defer s.release(d)
 	a := s.attachment(d.ID)
 	if a == nil {
-		return nil, s.forget(ctx, request, d)
+		return nil, s.notAttached(ctx, d)
 	}
 	if err := drain(a); err != nil {
 		return nil, fmt.Errorf("disk %s: %w", d.Name, err)
@@ -49,8 +49,8 @@ func (s *Service) Detach(ctx context.Context, request, project, ref string, drai
 	return warnings, nil
 }
 
-// forget refuses to detach what is not attached, but lets a person put an attachment of a dead run to rest.
-func (s *Service) forget(ctx context.Context, request string, d diskRecord) error {
+// notAttached refuses to detach what is not attached, and tells of an attachment that a run before this one left.
+func (s *Service) notAttached(ctx context.Context, d diskRecord) error {
 	left, err := s.leftBehind(ctx, d)
 	if err != nil {
 		return explain(d.Name, err)

@@ -28,6 +28,9 @@ func (s *Service) extend(ctx context.Context, request, project, id string, size 
 	if err != nil {
 		return d, err
 	}
+	if err := d.whole(); err != nil {
+		return d, err
+	}
 	if err := checkSize(size, d.SectorSize); err != nil {
 		return d, err
 	}

@@ -78,7 +78,7 @@ func (a *Attachment) keepFailure(t catalog.Txn, cause error) error {
 	return put(t, attachmentKey(a.Disk), now)
 }
 
-// LeftAttached names the disks that a run which is over had attached for writing and did not detach.
+// LeftAttached names the disks that a run on this host, which is over, had attached for writing and did not detach.
 func (s *Service) LeftAttached(ctx context.Context) (names []string, err error) {
 	var left []attachRecord
 	err = s.Catalog.View(ctx, func(r catalog.Reader) error {
@@ -97,15 +97,22 @@ func (s *Service) LeftAttached(ctx context.Context) (names []string, err error) 
 			}
 		}
 	})
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range left {
-		if a.ReadOnly && !a.Unclean || a.Instance == s.Instance {
+		if a.ReadOnly && !a.Unclean || a.Instance == s.Instance || a.Host != s.Host {
 			continue
 		}
-		err = s.Catalog.View(ctx, func(r catalog.Reader) error {
-			d, err := get(r, diskKey(a.Disk), parseDisk)
-			names = append(names, d.Name)
+		var d diskRecord
+		err := s.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+			d, err = get(r, diskKey(a.Disk), parseDisk)
 			return err
 		})
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, d.Name)
 	}
-	return names, err
+	return names, nil
 }

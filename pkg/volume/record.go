@@ -13,6 +13,7 @@ import (
 
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume/layer"
 )
 
@@ -50,6 +51,15 @@ type diskRecord struct {
 	Created    time.Time `json:"created"`
 	// Request made the disk; the same request again finds it made.
 	Request string `json:"request"`
+}
+
+// whole refuses a disk whose making or deletion ended half-way. The caller has claimed it, so that neither goes on.
+func (d diskRecord) whole() error {
+	if d.Status == Available {
+		return nil
+	}
+	return refusal.New(refusal.Busy, "run `nbdcrypt disk delete "+d.ID.String()+"`; the daemon does so too when it starts",
+		"disk %s is %s, and that ended half-way", d.Name, d.Status)
 }
 
 // layerRecord is a layer in the catalog, at layer/ID: where it stands in the tree, and what its header must say.

@@ -298,6 +298,44 @@ func TestUnrecordedReleaseIsTakenBack(t *testing.T) {
 	}
 }
 
+// What the run before may have lost is told by the attach that succeeds, whatever attaches failed before it.
+func TestUnrecordedReleaseKeepsTheWarning(t *testing.T) {
+	r := newRig(t)
+	r.create(secretDisk)
+	r.attach("vault").Abandon()
+	r.restart()
+	s := spec("vault")
+	s.Released = func(string, *keystore.KeyVersionRef) error { return errors.New("the log is full") }
+	if _, err := r.Attach(t.Context(), "a", s); err == nil {
+		t.Fatal("a key was released without a record")
+	}
+	if a := r.attach("vault"); len(a.Warnings) != 1 || !strings.Contains(a.Warnings[0], "without a detach") {
+		t.Errorf("warnings: %v", a.Warnings)
+	}
+}
+
+// A disk whose deletion met an error half-way can be deleted again, and nothing else.
+func TestHalfDeletedDiskIsNotAttached(t *testing.T) {
+	r := newRig(t)
+	s := secretDisk
+	s.Encrypted = false
+	d := r.create(s)
+	inTheWay := filepath.Join(filepath.Dir(d.Layers[0].Segments[0]), "data.0001")
+	must(t, os.MkdirAll(filepath.Join(inTheWay, "full"), 0o700))
+	if err := r.Delete(t.Context(), "d", "default", d.ID); err == nil {
+		t.Fatal("deleted all the same")
+	}
+	must(t, os.RemoveAll(inTheWay))
+	_, err := r.Attach(t.Context(), "a", spec(d.ID))
+	wantCode(t, err, refusal.Busy)
+	_, err = r.Extend(t.Context(), "e", "default", d.ID, 2*d.Size)
+	wantCode(t, err, refusal.Busy)
+	must(t, r.Delete(t.Context(), "again", "default", d.ID))
+	if r.records("disk/") != 0 || len(r.files()) != 0 {
+		t.Errorf("%d disks, files %v", r.records("disk/"), r.files())
+	}
+}
+
 func TestOneAttachmentAtATime(t *testing.T) {
 	r := newRig(t)
 	r.create(secretDisk)
