@@ -38,7 +38,7 @@ type Options struct {
 }
 
 // What a stop may take, part by part: a call or a client that does not end must not take the time in which disks are
-// flushed and detached. Together they stay below the 90 s that systemd gives by default.
+// flushed and detached. Together they are 60 s, below what nbdcrypt.service gives.
 const (
 	stopCallsTime = drainTime + 5*time.Second
 	stopDisksTime = drainTime + 5*time.Second
