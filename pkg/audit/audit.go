@@ -30,10 +30,16 @@ type file interface {
 	Close() error
 }
 
-// dataFile syncs data and size, not times.
+// dataFile syncs data and size, not times. A sync that a signal ends says nothing of the data, and is asked again.
 type dataFile struct{ *os.File }
 
-func (f dataFile) Sync() error { return unix.Fdatasync(int(f.Fd())) }
+func (f dataFile) Sync() error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 // Clock tells the time of a record.
 type Clock interface{ Now() time.Time }
