@@ -105,7 +105,7 @@ func (s *Store) mayCreate(r catalog.Reader, project, alias string) error {
 		return err
 	}
 	if users >= MaxKeys {
-		return refusal.New(refusal.Busy, "schedule the deletion of a key that is not used; it counts until it is deleted",
+		return refusal.New(refusal.Busy, "put the disk under a key that is there already: one key serves many disks",
 			"project %s has %d keys, and no more are allowed", project, users)
 	}
 	return nil

@@ -11,7 +11,11 @@ import (
 // RootKeyText is the text of a root key file.
 func RootKeyText(store uuid.UUID, key *secret.Key) []byte {
 	b := make([]byte, maxTextFile)
-	return b[:writeText(b, rootKind, "key", store, key.Bytes())]
+	n, err := writeText(b, rootKind, "key", store, key.Bytes())
+	if err != nil {
+		panic(err)
+	}
+	return b[:n]
 }
 
 // WithErase makes s work on another erase file from now on.

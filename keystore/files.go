@@ -122,10 +122,10 @@ func checkOwner(fd int, path string) error {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return refusal.New(refusal.Locked, "name a regular file with --root-key", "the root key %s is not a regular file", path)
 	case st.Uid != me && st.Uid != 0:
-		return refusal.New(refusal.Locked, fmt.Sprintf("chown %d %s", me, path),
+		return refusal.New(refusal.Locked, fmt.Sprintf("run `chown %d %s`", me, path),
 			"the root key file %s belongs to user %d, who could change it; it has to belong to user %d or root", path, st.Uid, me)
 	case st.Mode&0o077 != 0:
-		return refusal.New(refusal.Locked, "chmod 600 "+path,
+		return refusal.New(refusal.Locked, "run `chmod 600 "+path+"`",
 			"the root key file %s has mode %04o: others than its owner can reach it", path, st.Mode&0o7777)
 	}
 	return nil

@@ -88,15 +88,6 @@ func (s *Store) Grants(ctx context.Context) (grants []GrantInfo, err error) {
 	return grants, damaged(err)
 }
 
-// Granted tells whether a project has the rights.
-func (s *Store) Granted(ctx context.Context, project string) (granted bool, err error) {
-	err = s.c.Catalog.View(ctx, func(r catalog.Reader) error {
-		granted, err = s.granted(r, project)
-		return err
-	})
-	return granted, damaged(err)
-}
-
 func (s *Store) granted(r catalog.Reader, project string) (bool, error) {
 	_, err := r.Get(grantKey(s.c.Region, project))
 	if errors.Is(err, catalog.ErrNotFound) {

@@ -107,6 +107,6 @@ func (c cmkRecord) usable() error {
 	if c.State == Enabled {
 		return nil
 	}
-	return refusal.New(refusal.KeyForbids, fmt.Sprintf("`nbdcrypt key enable %s --project %s`", c.Alias, c.Project),
+	return refusal.New(refusal.KeyForbids, fmt.Sprintf("run `nbdcrypt key enable %s --project %s`", c.Alias, c.Project),
 		"key %s is %s", c.name(), c.State)
 }

@@ -105,9 +105,12 @@ func (s *Store) bind(ctx context.Context) error {
 		id = []byte(want)
 		err = s.update(ctx, "first-start-"+want, func(t catalog.Txn) error { return t.Put(storeKey, id) })
 	}
-	if err != nil || string(id) != want {
+	if errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrDamaged) || err == nil && string(id) != want {
 		return refusal.New(refusal.Damaged, "restore the catalog from a backup of the state directory",
 			"the catalog is not of store %s: %w", want, errors.Join(err, fmt.Errorf("it names store %q", id)))
+	}
+	if err != nil {
+		return fmt.Errorf("keystore: bind the catalog to its store: %w", err)
 	}
 	if s.c.Root.First {
 		return s.c.Root.complete()
@@ -135,15 +138,7 @@ func (s *Store) update(ctx context.Context, request string, fn func(catalog.Txn)
 	}
 }
 
-// getJSON reads a record into v, which must take all of it: a field that this build does not know is refused.
-func getJSON(r catalog.Reader, key string, v any) error {
-	b, err := r.Get(key)
-	if err != nil {
-		return err
-	}
-	return decodeJSON(key, b, v)
-}
-
+// decodeJSON reads a record into v, which must take all of it: a field that this build does not know is refused.
 func decodeJSON(key string, b []byte, v any) error {
 	if err := strictJSON(b, v); err != nil {
 		return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, key, err)

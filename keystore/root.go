@@ -118,7 +118,11 @@ func (r *Root) write(keyFile string) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(r.stateDir, firstFile), h.encode()); err != nil {
+	head, err := h.encode()
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(r.stateDir, firstFile), head); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
@@ -129,7 +133,10 @@ func (r *Root) write(keyFile string) error {
 		return err
 	}
 	defer text.Destroy()
-	n := writeText(text.Bytes(), rootKind, "key", r.Store, r.Key.Bytes())
+	n, err := writeText(text.Bytes(), rootKind, "key", r.Store, r.Key.Bytes())
+	if err != nil {
+		return err
+	}
 	return linkNew(keyFile, text.Bytes()[:n])
 }
 

@@ -2,11 +2,11 @@ package keystore
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
+	"unsafe"
 
 	"github.com/google/uuid"
 
@@ -47,7 +47,11 @@ func parseText(b []byte, kind, word string, digits int) (store uuid.UUID, value 
 	if !okStore || !okValue || !okSum || len(end) != 0 || !isHex(value) {
 		return store, nil, fmt.Errorf("%w: it is cut short, or a line is damaged", errText)
 	}
-	if want := textSum(b[:len(b)-len(rest)]); string(sum) != want {
+	want, err := textSum(b[:len(b)-len(rest)])
+	if err != nil {
+		return store, nil, err
+	}
+	if string(sum) != want {
 		return store, nil, fmt.Errorf("%w: its sum does not fit", errText)
 	}
 	if store, err = uuid.ParseBytes(id); err != nil || store.String() != string(id) {
@@ -79,19 +83,28 @@ func isHex(b []byte) bool {
 	return true
 }
 
-func textSum(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])[:sumDigits]
+// textSum hashes in secret memory: the text may hold a key.
+func textSum(b []byte) (string, error) {
+	mem, err := secret.New(hkdfSize)
+	if err != nil {
+		return "", fmt.Errorf("keystore: %w", err)
+	}
+	defer mem.Destroy()
+	h := (*hkdfState)(unsafe.Pointer(&mem.Bytes()[0]))
+	h.begin()
+	h.write(b)
+	h.sum(h.okm[:])
+	return hex.EncodeToString(h.okm[:sumDigits/2]), nil
 }
 
 // writeText lays such a text into dst, which has to have room for it, and returns how much it took. value is
 // written as hex.
-func writeText(dst []byte, kind, word string, store uuid.UUID, value []byte) int {
+func writeText(dst []byte, kind, word string, store uuid.UUID, value []byte) (int, error) {
 	n := copy(dst, fmt.Sprintf(textTemplate, kind, textVersion, store, word))
 	n += hex.Encode(dst[n:], value)
 	n += copy(dst[n:], "\n")
-	sum := textSum(dst[:n])
-	return n + copy(dst[n:], "sum "+sum+"\n")
+	sum, err := textSum(dst[:n])
+	return n + copy(dst[n:], "sum "+sum+"\n"), err
 }
 
 // parseRootKey reads a root key file that lies in secret memory into a key.
@@ -127,9 +140,10 @@ func parseHeader(b []byte) (h header, err error) {
 	return h, err
 }
 
-func (h header) encode() []byte {
+func (h header) encode() ([]byte, error) {
 	b := make([]byte, 256)
-	return b[:writeText(b, storeKind, "root", h.store, h.rootID[:])]
+	n, err := writeText(b, storeKind, "root", h.store, h.rootID[:])
+	return b[:n], err
 }
 
 func newHeader(root *secret.Key, store uuid.UUID) (h header, err error) {
