@@ -154,18 +154,12 @@ func (d *Daemon) answer(r route, c *call) (int, any, error) {
 }
 
 func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			d.o.Log.Error("panic in a call", "route", r.pattern, "panic", p, "stack", string(debug.Stack()))
-			status, body, err = 0, nil, errPanicked
-		}
-	}()
 	err = d.access.Check(c.ctx, c.caller, r.action, c.project)
 	if d.stranger(c) && (err != nil || r.action == access.StatusShow) {
 		d.pace.charge(c.caller.UID)
 	}
 	if err == nil {
-		body, err = r.do(d, c)
+		body, err = d.do(r, c)
 	}
 	if r.verb != "" && !c.recorded {
 		d.record(c, r.verb, c.resource(), err)
@@ -179,6 +173,17 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 		return http.StatusAccepted, body, nil
 	}
 	return http.StatusOK, body, nil
+}
+
+// do does the verb. One that panics has failed, and is recorded like any other.
+func (d *Daemon) do(r route, c *call) (body any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d.o.Log.Error("panic in a call", "route", r.pattern, "panic", p, "stack", string(debug.Stack()))
+			body, err = nil, errPanicked
+		}
+	}()
+	return r.do(d, c)
 }
 
 // stranger tells a caller who is neither root nor the daemon's own user.

@@ -58,7 +58,7 @@ func (d *Daemon) runCheck(ctx context.Context, project, disk string, progress fu
 
 // mayFollow tells whether a caller may see and cancel a job: its own, and for administrators all.
 func (d *Daemon) mayFollow(c *call, j control.Job) bool {
-	return j.By == c.caller.User || d.access.Check(c.ctx, c.caller, access.GrantCreate, c.project) == nil
+	return j.By == c.caller.User || d.access.Check(c.ctx, c.caller, access.GrantCreate, j.Project) == nil
 }
 
 func (d *Daemon) jobList(c *call) (any, error) {

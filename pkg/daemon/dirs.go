@@ -36,10 +36,7 @@ func privateDir(dir string) error {
 // publicDir makes the run directory, which clients have to reach and nobody else may write. A directory that was there
 // for something else keeps its mode: /tmp or somebody's home must not change because of a wrong --run.
 func publicDir(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return cantMake(dir, "--run", err)
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := makeOpen(dir); err != nil {
 		return cantMake(dir, "--run", err)
 	}
 	info, err := ownDir(dir, "--run")
@@ -54,6 +51,24 @@ func publicDir(dir string) error {
 	}
 	return refusal.New(refusal.Failed, "name a directory of its own with --run, such as "+filepath.Join(dir, "nbdcrypt"),
 		"the run directory %s holds other things and has mode %04o; it would need 0755", dir, info.Mode().Perm())
+}
+
+// makeOpen makes a directory, and those above it that are missing, for everybody to pass; the umask alone would close them.
+func makeOpen(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		if err := makeOpen(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 func cantMake(dir, flag string, err error) error {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"nbdcrypt/pkg/refusal"
@@ -69,6 +70,24 @@ func place(t *testing.T, dir, file string, mode os.FileMode) {
 }
 
 // A directory of another user is refused, for state and sockets alike: its owner could change what lies in it.
+// The daemon's umask closes what it makes; the way to the sockets has to stay open, and what was there as it is.
+func TestRunDirectoryBelowMissingOnes(t *testing.T) {
+	top := t.TempDir()
+	if err := os.Chmod(top, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Umask(syscall.Umask(0o077))
+	if err := publicDir(filepath.Join(top, "a", "b", "run")); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]os.FileMode{"": 0o711, "a": 0o755, "a/b": 0o755, "a/b/run": 0o755} {
+		info, err := os.Stat(filepath.Join(top, dir))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v %v", dir, info, err)
+		}
+	}
+}
+
 func TestDirectoryOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a directory away")

@@ -1,15 +1,19 @@
 package daemon
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"nbdcrypt/keystore"
 	"nbdcrypt/nbd"
 	"nbdcrypt/pkg/access"
 )
@@ -103,7 +107,8 @@ func TestRepeatedCallHappensOnce(t *testing.T) {
 	}
 }
 
-// A panic in a verb is that call's error; the daemon goes on, and whoever repeats the call is not left waiting.
+// A panic in a verb is that call's error, and recorded (rule B16); the daemon goes on, and whoever repeats the call is
+// not left waiting.
 func TestPanicIsOneCallsError(t *testing.T) {
 	d := start(t)
 	bad := route{pattern: "POST /v1/keys", action: access.KeyCreate, verb: "panic", changes: true,
@@ -115,5 +120,9 @@ func TestPanicIsOneCallsError(t *testing.T) {
 		if w.Code != http.StatusInternalServerError {
 			t.Errorf("status %d", w.Code)
 		}
+	}
+	text, err := os.ReadFile(filepath.Join(d.o.State, keystore.AuditFile))
+	if n := bytes.Count(text, []byte(`"verb":"panic"`)); err != nil || n != 1 {
+		t.Errorf("%d records: %v", n, err)
 	}
 }

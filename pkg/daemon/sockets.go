@@ -17,7 +17,7 @@ const maxSocketPath = 107
 // time. A socket that is there already is of a daemon that is gone, because the directory's lock is ours.
 func listenUnix(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
-		return nil, refusal.New(refusal.Usage, "choose a shorter directory with --run",
+		return nil, refusal.New(refusal.Usage, "choose a shorter path with --run or --listen",
 			"the socket path %s has %d bytes; the system takes %d", path, len(path), maxSocketPath)
 	}
 	if err := clearSocket(path); err != nil {
@@ -44,7 +44,7 @@ func clearSocket(path string) error {
 		return fmt.Errorf("daemon: %w", err)
 	}
 	if info.Mode().Type() != os.ModeSocket {
-		return refusal.New(refusal.Failed, "move it away, or choose another --run", "%s is there and is no socket", path)
+		return refusal.New(refusal.Failed, "move it away, or choose another path with --run or --listen", "%s is there and is no socket", path)
 	}
 	return os.Remove(path)
 }

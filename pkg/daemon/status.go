@@ -3,7 +3,6 @@ package daemon
 import (
 	"os"
 	"path/filepath"
-	"slices"
 
 	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
@@ -53,5 +52,5 @@ func (d *Daemon) heldKeys() []control.HeldKey {
 			held = append(held, control.HeldKey{Kind: "dek", ID: layer, For: "disk " + control.ExportName(a.Project, a.Name), Since: a.Since})
 		}
 	}
-	return slices.Clip(held)
+	return held
 }
