@@ -4,7 +4,7 @@ package control
 
 import "time"
 
-// Headers of every call.
+// What goes with a call besides its path and body.
 const (
 	// HeaderRequest carries the request id; the client makes it, so that a change that is asked twice happens once.
 	HeaderRequest = "X-Request-Id"
