@@ -228,8 +228,10 @@ func (d *Daemon) recordRelease(c *call, verb, resource, key string) error {
 	return nil
 }
 
+// appendRecord writes a record, also of a call whose caller has gone: nobody stays out of the log by hanging up.
 func (d *Daemon) appendRecord(c *call, verb, resource, key string, err error) error {
-	revision, e := d.raw.Revision(c.ctx)
+	ctx := context.WithoutCancel(c.ctx)
+	revision, e := d.raw.Revision(ctx)
 	if e != nil {
 		return e
 	}
@@ -239,7 +241,7 @@ func (d *Daemon) appendRecord(c *call, verb, resource, key string, err error) er
 		r := refusal.From(err)
 		rec.Outcome, rec.Code, rec.Message = audit.Refused, int(r.Code), cut(r.Message)
 	}
-	_, e = d.log.Append(context.WithoutCancel(c.ctx), rec)
+	_, e = d.log.Append(ctx, rec)
 	return e
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -124,5 +125,27 @@ func TestPanicIsOneCallsError(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(d.o.State, keystore.AuditFile))
 	if n := bytes.Count(text, []byte(`"verb":"panic"`)); err != nil || n != 1 {
 		t.Errorf("%d records: %v", n, err)
+	}
+}
+
+// A caller who hangs up is in the log all the same (rule B16), and the log is not said to be broken.
+func TestCallerWhoHangsUpIsRecorded(t *testing.T) {
+	d := start(t)
+	ctx, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	req := request("GET /v1/keys", nbd.Peer{}, "", "gone")
+	for _, r := range routes {
+		if r.pattern == "GET /v1/keys" {
+			d.handler(r).ServeHTTP(httptest.NewRecorder(), req.WithContext(context.WithValue(ctx, peerKey{}, nbd.Peer{})))
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(d.o.State, keystore.AuditFile))
+	if err != nil || !bytes.Contains(text, []byte(`"request":"gone"`)) {
+		t.Errorf("not in the log: %v", err)
+	}
+	for _, w := range d.allWarnings() {
+		if strings.Contains(w, "audit") {
+			t.Error(w)
+		}
 	}
 }
