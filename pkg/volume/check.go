@@ -53,7 +53,7 @@ func (s *Service) toCheck(ctx context.Context, project, ref string) (records []d
 		return []diskRecord{d}, err
 	}
 	err = s.eachDisk(ctx, func(d diskRecord) error { records = append(records, d); return nil })
-	return records, explain("list", err)
+	return records, explainList(err)
 }
 
 // checkClaimed checks a disk that is neither attached, extended nor deleted meanwhile. One that something else works on

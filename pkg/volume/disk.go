@@ -110,7 +110,7 @@ func (s *Service) List(ctx context.Context, project string) ([]Disk, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, explain("list", err)
+		return nil, explainList(err)
 	}
 	disks := make([]Disk, 0, len(records))
 	for _, r := range records {

@@ -132,3 +132,11 @@ func explain(disk string, err error) error {
 	}
 	return fmt.Errorf("disk %s: %w", disk, err)
 }
+
+// explainList is explain for what is about no disk in particular.
+func explainList(err error) error {
+	if errors.Is(err, catalog.ErrDamaged) {
+		return refusal.New(refusal.Damaged, "restore the state directory from a backup", "the disks can't be listed: %w", err)
+	}
+	return err
+}
