@@ -101,7 +101,7 @@ func (l *Layer) syncAll(changes []change) error {
 	l.mapWriting.Lock()
 	defer l.mapWriting.Unlock()
 	// Before it is synced the map may run out of room without any harm: the generation before stays in force.
-	if err := l.blocks.write(changes); errors.Is(err, syscall.ENOSPC) {
+	if err := l.blocks.write(changes); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return err
 	} else if err != nil {
 		return l.fail(err)
