@@ -134,3 +134,18 @@ func TestOpenStateDirectory(t *testing.T) {
 		}
 	}
 }
+
+// What a wrong --pool or --listen meets says what to do next.
+func TestPlacesThatCantBe(t *testing.T) {
+	for _, wrong := range []func(*Options){
+		func(o *Options) { o.Pool = "/proc/nowhere/pool" },
+		func(o *Options) { o.Listen = []string{"nbd+unix:///?socket=/proc/nowhere/nbd.sock"} },
+	} {
+		o := options(t)
+		wrong(&o)
+		r := refusal.From(Run(t.Context(), o))
+		if r == nil || r.Code != refusal.Failed || r.Hint == "" || !strings.Contains(r.Message, "/proc/nowhere") {
+			t.Errorf("%+v", r)
+		}
+	}
+}

@@ -110,7 +110,7 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	if d.pool, err = pool.OpenFiles(d.o.Pool); err != nil {
-		return err
+		return cantMake(d.o.Pool, "--pool", err)
 	}
 	host, err := os.Hostname()
 	if err != nil {

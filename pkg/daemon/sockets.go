@@ -25,7 +25,8 @@ func listenUnix(path string) (net.Listener, error) {
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("daemon: listen: %w", err)
+		return nil, refusal.New(refusal.Failed, "name a path with --run or --listen whose directory is there and may be written by this user",
+			"the socket %s can't be made: %w", path, err)
 	}
 	if err := os.Chmod(path, 0o666); err != nil {
 		l.Close()
