@@ -44,6 +44,9 @@ func (r *Root) Close() { r.Key.Destroy() }
 func OpenRoot(keyFile, stateDir string) (*Root, error) {
 	root, err := openRoot(keyFile, stateDir)
 	var refused *refusal.Error
+	if errors.Is(err, secret.ErrFull) {
+		return nil, refusal.New(refusal.Failed, "raise the limit of locked memory (LimitMEMLOCK, ulimit -l)", "the root key can't be held: %w", err)
+	}
 	if err != nil && !errors.As(err, &refused) {
 		return nil, refusal.New(refusal.Failed, "see that the daemon's user may write there, and that the disk is not full", "%w", err)
 	}
