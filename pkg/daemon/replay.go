@@ -51,11 +51,23 @@ func (r *replays) begin(key replayKey) (a *answer, mine bool) {
 	}
 	a = &answer{key: key, done: make(chan struct{})}
 	r.known[key] = r.order.PushBack(a)
-	for r.order.Len() > r.keep {
-		oldest := r.order.Remove(r.order.Front()).(*answer)
-		delete(r.known, oldest.key)
-	}
+	r.forget()
 	return a, true
+}
+
+// forget drops the oldest answers that are over what is kept. One that is not given yet stays: a repetition must wait
+// for it and not run beside it.
+func (r *replays) forget() {
+	for e := r.order.Front(); e != nil && r.order.Len() > r.keep; {
+		next, a := e.Next(), e.Value.(*answer)
+		select {
+		case <-a.done:
+			r.order.Remove(e)
+			delete(r.known, a.key)
+		default:
+		}
+		e = next
+	}
 }
 
 // once runs do for the first call with a key; the others wait for its answer.
