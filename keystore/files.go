@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nbdcrypt/pkg/durable"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
 )
@@ -17,14 +18,6 @@ import (
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // writeNew writes a file durably under a temporary name beside it and returns that name.
@@ -52,7 +45,7 @@ func replaceFile(path string, b []byte) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("keystore: write %s: %w", path, err)
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := durable.Dir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("keystore: write %s: %w", path, err)
 	}
 	return nil
@@ -68,7 +61,7 @@ func linkNew(path string, b []byte) error {
 	if err = errors.Join(err, os.Remove(tmp)); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.Dir(filepath.Dir(path))
 }
 
 // readRootFile reads a root key file straight into secret memory, once it is sure whose file that is.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"nbdcrypt/pkg/durable"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
 )
@@ -213,7 +214,7 @@ func (r *Root) match(h header, keyFile string) error {
 func (r *Root) complete() error {
 	err := os.Rename(filepath.Join(r.stateDir, firstFile), filepath.Join(r.stateDir, storeFile))
 	if err == nil {
-		err = syncDir(r.stateDir)
+		err = durable.Dir(r.stateDir)
 	}
 	if err != nil {
 		return fmt.Errorf("keystore: complete the store: %w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"nbdcrypt/pkg/durable"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -30,16 +31,10 @@ type file interface {
 	Close() error
 }
 
-// dataFile syncs data and size, not times. A sync that a signal ends says nothing of the data, and is asked again.
+// dataFile syncs data and size, not times.
 type dataFile struct{ *os.File }
 
-func (f dataFile) Sync() error {
-	for {
-		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
+func (f dataFile) Sync() error { return durable.Data(f.File) }
 
 // Clock tells the time of a record.
 type Clock interface{ Now() time.Time }
@@ -111,7 +106,7 @@ func load(ctx context.Context, c Config, f *os.File) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{path: c.Path, store: c.Store, clock: c.Clock, f: dataFile{f}, durable: read, next: read, group: newGroup()}
-	if err := syncDir(filepath.Dir(c.Path)); err != nil {
+	if err := durable.Dir(filepath.Dir(c.Path)); err != nil {
 		return nil, err
 	}
 	if len(read.torn) == 0 {
@@ -147,18 +142,7 @@ func keepTorn(path string, torn []byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("audit: sync %s: %w", dir, err)
-	}
-	return nil
+	return durable.Dir(filepath.Dir(path))
 }
 
 // Append adds a record and returns it once it is durable. After an error nothing of it is in the log; the next record that

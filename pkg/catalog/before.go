@@ -13,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
 
+	"nbdcrypt/pkg/durable"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -75,7 +76,7 @@ func (d *lockedDir) keepCopy() error {
 	if err := os.Rename(d.half(), d.before()); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	return syncDir(filepath.Dir(d.path))
+	return durable.Dir(filepath.Dir(d.path))
 }
 
 // putBack makes the directory what the copy is. The copy stays.
@@ -104,14 +105,14 @@ func (d *lockedDir) setAside(damage bool) error {
 	if err := os.Rename(d.before(), d.damaged()); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	return syncDir(filepath.Dir(d.path))
+	return durable.Dir(filepath.Dir(d.path))
 }
 
 func (d *lockedDir) dropCopy() error {
 	if err := os.Rename(d.before(), d.half()); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	if err := syncDir(filepath.Dir(d.path)); err != nil {
+	if err := durable.Dir(filepath.Dir(d.path)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(d.half()); err != nil {
@@ -201,7 +202,7 @@ func copyFiles(from, to string) error {
 			return fmt.Errorf("catalog: copy: %w", err)
 		}
 	}
-	return syncDir(to)
+	return durable.Dir(to)
 }
 
 // copyFile copies one file and keeps its holes: Badger's logs are mostly that.
@@ -242,16 +243,4 @@ func copySparse(out io.WriterAt, in io.Reader) (size int64, err error) {
 			return size, err
 		}
 	}
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	err = d.Sync()
-	if err = errors.Join(err, d.Close()); err != nil {
-		return fmt.Errorf("catalog: sync %s: %w", dir, err)
-	}
-	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"nbdcrypt/pkg/durable"
 )
 
 // Files is a pool of local files: volume "L/data" is the files DIR/L/data.0000, data.0001, … of at most 1 TiB.
@@ -43,7 +45,7 @@ func makeDurably(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return syncDir(parent)
+	return durable.Dir(parent)
 }
 
 // Capabilities of local files.
@@ -87,7 +89,7 @@ func (f *Files) Create(_ context.Context, name string, size int64) error {
 		_ = f.remove(base)
 		return fmt.Errorf("pool: create %s: %w", name, err)
 	}
-	return syncDir(f.dir)
+	return durable.Dir(f.dir)
 }
 
 // createSegments makes the files from number first on, for a volume of size bytes, and syncs their folder.
@@ -97,7 +99,7 @@ func createSegments(base string, first int, size int64) error {
 			return err
 		}
 	}
-	return syncDir(filepath.Dir(base))
+	return durable.Dir(filepath.Dir(base))
 }
 
 // createSegment may find the file there: an earlier try that failed half-way left it.
@@ -141,9 +143,9 @@ func (f *Files) remove(base string) error {
 	}
 	// The folder goes with its last volume; while it has another this fails, which is as it should be.
 	if os.Remove(filepath.Dir(base)) != nil {
-		return syncDir(filepath.Dir(base))
+		return durable.Dir(filepath.Dir(base))
 	}
-	return syncDir(f.dir)
+	return durable.Dir(f.dir)
 }
 
 // List names every volume whose first file is there.
@@ -186,17 +188,4 @@ func segmentPaths(base string) ([]string, error) {
 	}
 	slices.Sort(paths)
 	return paths, err
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) (err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("pool: %w", err)
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("pool: sync %s: %w", dir, err)
-	}
-	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"nbdcrypt/pkg/durable"
 )
 
 // segment is one file; dirty tells that it has writes that no sync has covered.
@@ -50,7 +52,7 @@ func (s *segment) writeSync(p []byte, off int64) (int, error) {
 func (s *segment) writeThenSync(p []byte, off int64) (int, error) {
 	n, err := s.syncer.WriteAt(p, off)
 	if err == nil {
-		err = dataSync(s.syncer)
+		err = durable.Data(s.syncer)
 	}
 	return n, err
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"nbdcrypt/pkg/durable"
 )
 
 // fileVolume is one opening of a volume of files.
@@ -172,16 +174,6 @@ func (v *fileVolume) write(p []byte, off int64, do func(*segment, []byte, int64)
 	return len(p), nil
 }
 
-// dataSync is fdatasync(2). Some file systems (FUSE, network ones) let a signal end it, which says nothing of the data: it
-// is asked again, for a failed sync ends all writing.
-func dataSync(f *os.File) error {
-	for {
-		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
 // Settle syncs every segment, dirty to us or not. Only clean pages can be dropped, hence the order.
 func (v *fileVolume) Settle(drop bool) error {
 	if err := v.enter(0, 0); err != nil {
@@ -189,7 +181,7 @@ func (v *fileVolume) Settle(drop bool) error {
 	}
 	defer v.leave()
 	for _, s := range v.segs {
-		if err := dataSync(s.File); err != nil {
+		if err := durable.Data(s.File); err != nil {
 			return fmt.Errorf("pool: sync %s: %w", s.Name(), err)
 		}
 		if !drop {
@@ -212,7 +204,7 @@ func (v *fileVolume) Flush() error {
 		if !s.dirty.Swap(false) {
 			continue
 		}
-		if err := dataSync(s.File); err != nil {
+		if err := durable.Data(s.File); err != nil {
 			s.dirty.Store(true)
 			return fmt.Errorf("pool: sync %s: %w", s.Name(), err)
 		}
