@@ -121,21 +121,8 @@ func (s *Store) bind(ctx context.Context) error {
 // Close closes the store's own files, not the catalog and not the root key.
 func (s *Store) Close() error { return s.erase.close() }
 
-// update is Update with an answer in every case: where the outcome is unknown it asks, and tries again.
 func (s *Store) update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
-	for {
-		err := s.c.Catalog.Update(ctx, request, fn)
-		if !errors.Is(err, catalog.ErrUnknownOutcome) {
-			return err
-		}
-		done, askErr := s.c.Catalog.Outcome(ctx, request)
-		if askErr != nil {
-			return errors.Join(err, askErr)
-		}
-		if done {
-			return nil
-		}
-	}
+	return catalog.Commit(ctx, s.c.Catalog, request, fn)
 }
 
 // decodeJSON reads a record into v, which must take all of it: a field that this build does not know is refused.

@@ -123,7 +123,7 @@ func (a *Access) Revoke(ctx context.Context, request string, h Holding) error {
 
 func (a *Access) change(ctx context.Context, request string, h Holding, fn func(*record) error) error {
 	name := key(h.Project, h.UID)
-	return damaged(a.store.Update(ctx, request, func(t catalog.Txn) error {
+	return damaged(catalog.Commit(ctx, a.store, request, func(t catalog.Txn) error {
 		rec, err := read(t, name)
 		if err != nil {
 			return err

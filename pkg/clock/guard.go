@@ -54,7 +54,7 @@ func (g *Guard) Keep(ctx context.Context, request string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("clock: %w", err)
 	}
-	err = g.store.Update(ctx, request, func(t catalog.Txn) error { return t.Put(markKey, text) })
+	err = catalog.Commit(ctx, g.store, request, func(t catalog.Txn) error { return t.Put(markKey, text) })
 	if err != nil {
 		return false, fmt.Errorf("clock: %w", err)
 	}

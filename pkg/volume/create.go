@@ -54,7 +54,9 @@ func (s *Service) reserveAndBuild(ctx context.Context, request string, d diskRec
 	if err != nil || made.ID != d.ID {
 		return made, err
 	}
-	if err := s.build(ctx, request, d, l, dek); err != nil {
+	if err := s.build(ctx, request, d, l, dek); errors.Is(err, catalog.ErrUnknownOutcome) {
+		return d, explain(d.Name, err) // it may be there: the next start finds out, and must find all of it
+	} else if err != nil {
 		// The caller may have gone; what was begun is taken back all the same.
 		return d, explain(d.Name, errors.Join(err, s.remove(context.WithoutCancel(ctx), d)))
 	}

@@ -178,17 +178,8 @@ func (s *Service) eachDisk(ctx context.Context, fn func(diskRecord) error) error
 	})
 }
 
-// update commits a change; where the outcome is not known it asks, and tries again.
 func (s *Service) update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
-	for {
-		err := s.Catalog.Update(ctx, request, fn)
-		if !errors.Is(err, catalog.ErrUnknownOutcome) {
-			return err
-		}
-		if done, err := s.Catalog.Outcome(ctx, request); err != nil || done {
-			return err
-		}
-	}
+	return catalog.Commit(ctx, s.Catalog, request, fn)
 }
 
 func isDamage(err error) bool {

@@ -611,6 +611,47 @@ func (f crampedCatalog) Update(ctx context.Context, request string, fn func(cata
 	return f.Store.Update(ctx, request, fn)
 }
 
+// A commit whose outcome nobody can tell may have made the disk: nothing of it is taken away.
+func TestCreateWithAnUnknownOutcome(t *testing.T) {
+	r := newRig(t)
+	whole := r.catalog
+	r.catalog = &dyingCatalog{Store: whole, dies: "create vault"}
+	r.restart()
+	if _, err := r.Create(t.Context(), "create vault", secretDisk); !errors.Is(err, catalog.ErrUnknownOutcome) {
+		t.Fatalf("create: %v", err)
+	}
+	r.catalog = whole
+	r.restart()
+	r.attach("vault")
+}
+
+// dyingCatalog carries out one request without saying so, and answers nothing after it.
+type dyingCatalog struct {
+	catalog.Store
+	dies string
+	dead bool
+}
+
+var errDead = errors.New("the catalog has died")
+
+func (d *dyingCatalog) Update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
+	if d.dead {
+		return errDead
+	}
+	err := d.Store.Update(ctx, request, fn)
+	if d.dead = request == d.dies; d.dead && err == nil {
+		err = catalog.ErrUnknownOutcome
+	}
+	return err
+}
+
+func (d *dyingCatalog) Outcome(ctx context.Context, request string) (bool, error) {
+	if d.dead {
+		return false, errDead
+	}
+	return d.Store.Outcome(ctx, request)
+}
+
 // On a full file system deleting is how people make room: it needs none.
 func TestDeleteMakesRoom(t *testing.T) {
 	r := newRig(t)
