@@ -12,7 +12,7 @@ import (
 	"nbdcrypt/pkg/secret"
 )
 
-func randomKey(t *testing.T) *secret.Key {
+func randomKey(t testing.TB) *secret.Key {
 	t.Helper()
 	k, err := secret.Random(32)
 	if err != nil {

@@ -1,5 +1,0 @@
-//go:build !race
-
-package keystore_test
-
-const slowdown = 1
