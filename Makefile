@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .PHONY: build demo test packages style unit fuzz integration clean help
 
 INTEGRATION := cmd/nbdcrypt/integration
-FUZZTIME ?= 3s
+FUZZTIME ?= 2000x
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -31,13 +31,14 @@ unit: ## the tests that need nothing but Go, then the same under the race detect
 	go test ./...
 	CGO_ENABLED=1 go test -race -short ./...
 
-fuzz: ## each fuzz target for a moment (FUZZTIME=3s)
+# By default a number of inputs: go test can fail for nothing but the end of a time that falls on an input it is shrinking.
+fuzz: ## each fuzz target for a moment (FUZZTIME=2000x, or a time)
 	@packages=$$(go list ./...); mkdir -p bin; \
 	for package in $$packages; do \
 		targets=$$(go test -list '^Fuzz' $$package | sed -n '/^Fuzz/p'); \
 		for target in $$targets; do \
 			echo "fuzz $$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package >bin/fuzz.log || { cat bin/fuzz.log; exit 1; }; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$package >bin/fuzz.log || { cat bin/fuzz.log; exit 1; }; \
 		done; \
 	done
 
