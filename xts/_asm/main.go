@@ -1,0 +1,27 @@
+// Command asm writes the assembly of package xts and of those around it: go run . -kernel NAME -out FILE. The tests of xts run it for
+// every file and want what is committed.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/mmcloughlin/avo/build"
+)
+
+// kernels are the sets that make up one file each.
+var kernels = map[string]func(){}
+
+func main() {
+	name := flag.String("kernel", "", "which set of kernels to write")
+	flag.Parse()
+	write, ok := kernels[*name]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "no kernels called %q\n", *name)
+		os.Exit(2)
+	}
+	build.ConstraintExpr("!purego")
+	write()
+	build.Generate()
+}
