@@ -2,5 +2,5 @@
 
 package xts
 
-// thin 1 has the long tests take every case.
-const thin = 1
+// most is the longest run of the tests, in sectors.
+const most = 300

@@ -2,6 +2,5 @@
 
 package xts
 
-// thin makes the long tests take every 41st case: the race detector slows the portable code 40 times, and looks for races
-// that no length or alignment adds to.
-const thin = 41
+// most is small because the race detector slows portable code 40 times, and looks for races, which no length adds to.
+const most = 12

@@ -47,13 +47,13 @@ func readVectors(t *testing.T, file string, want int) []vector {
 
 func TestIEEE1619Vectors(t *testing.T) {
 	for _, v := range readVectors(t, "ieee1619.txt", 5) {
-		everyVariant(t, func(t *testing.T, x variant) {
+		everyImplementation(t, func(t *testing.T, i Implementation) {
 			c, tweak, got := newCipher(t, v.key), binary.LittleEndian.Uint64(v.number), make([]byte, 512)
-			x.encrypt(c, got, v.plaintext, 512, tweak)
+			i.Encrypt(c, got, v.plaintext, 512, tweak)
 			if !bytes.Equal(got, v.ciphertext) {
 				t.Errorf("vector %s encrypts to %x", v.name, got)
 			}
-			x.decrypt(c, got, v.ciphertext, 512, tweak)
+			i.Decrypt(c, got, v.ciphertext, 512, tweak)
 			if !bytes.Equal(got, v.plaintext) {
 				t.Errorf("vector %s decrypts to %x", v.name, got)
 			}
@@ -66,11 +66,11 @@ func TestCAVPVectors(t *testing.T) {
 	for _, v := range readVectors(t, "cavp.txt", 6) {
 		c, got := newCipher(t, v.key), make([]byte, len(v.plaintext))
 		lo, hi := binary.LittleEndian.Uint64(v.number), binary.LittleEndian.Uint64(v.number[8:])
-		encryptUnit(c, got, v.plaintext, lo, hi)
+		encryptUnit(c.keys, got, v.plaintext, lo, hi)
 		if !bytes.Equal(got, v.ciphertext) {
 			t.Errorf("COUNT = %s encrypts to %x", v.name, got)
 		}
-		decryptUnit(c, got, v.ciphertext, lo, hi)
+		decryptUnit(c.keys, got, v.ciphertext, lo, hi)
 		if !bytes.Equal(got, v.plaintext) {
 			t.Errorf("COUNT = %s decrypts to %x", v.name, got)
 		}

@@ -1,9 +1,13 @@
+//go:build purego || !(amd64 || arm64)
+
 package xts
 
-func encrypt(c *Cipher, dst, src []byte, sectorSize int, tweak uint64) {
-	encryptGeneric(c, dst, src, sectorSize, tweak)
+func kernels() []Implementation { return nil }
+
+func encryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int) {
+	panic("xts: no assembly in this build")
 }
 
-func decrypt(c *Cipher, dst, src []byte, sectorSize int, tweak uint64) {
-	decryptGeneric(c, dst, src, sectorSize, tweak)
+func decryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int) {
+	panic("xts: no assembly in this build")
 }

@@ -8,11 +8,11 @@ import (
 )
 
 func TestNewRefuses(t *testing.T) {
-	mem, key := aes256.InsecureMemory(Size+16), random(1, KeySize)
+	mem, key := aes256.InsecureMemory(Size+32), random(1, KeySize)
 	for name, c := range map[string]struct{ mem, key []byte }{
 		"short memory":     {mem[:Size-1], key},
 		"no memory":        {nil, key},
-		"unaligned memory": {mem[8:], key},
+		"unaligned memory": {mem[32:], key},
 		"short key":        {mem, key[:63]},
 		"AES-128 key":      {mem, key[:32]},
 		"long key":         {mem, append(bytes.Clone(key), 0)},

@@ -1,11 +1,13 @@
 // Package aes256 is AES-256 (FIPS 197) and AES-256-GCM (NIST SP 800-38D) with every byte of key material in memory that the
 // caller passes in. The standard library's aes leaves expanded keys on the Go heap, from where they get into dumps and
-// swap; here schedules and GHASH tables lie where the key does, in pkg/secret, and go when it goes.
+// swap; here schedules and GHASH keys lie where the key does, in pkg/secret, and go when it goes.
 //
-// The schedule has the byte order of FIPS 197 on little-endian machines, so that hardware rounds can read it as it is.
-//
-// What it does not promise: this portable code looks up tables by secret bytes, and someone who shares the processor's
-// cache can learn from its timing. Registers that hold round keys for a moment are out of its hands.
+// Where the processor has instructions for AES, keys are expanded and keystream is made by them: no table is looked up, keystream
+// goes from a register into the text and nowhere else, and no register keeps a round key or keystream after a call. While a key
+// is expanded its round keys do pass through registers. Portable Go does it elsewhere, and behind the tag purego: it looks up
+// tables by secret bytes, so that someone who shares the processor's cache can learn from its timing, and what it holds in
+// registers and on the stack for a moment is up to the compiler. GHASH is portable everywhere, and takes the same time whatever it
+// hashes.
 package aes256
 
 import (
@@ -19,80 +21,54 @@ const (
 	BlockSize = 16
 	// KeySize is the size of a key.
 	KeySize = 32
-	// Size is how much memory a Block needs: both schedules of 240 bytes, rounded up to 64.
-	Size = 512
+	// Size is the size of a Schedule.
+	Size = int(unsafe.Sizeof(Schedule{}))
 
 	rounds = 14
 )
 
-// A roundKey is four columns of the state, each with its first row in the low bits.
+// A Schedule is the 15 round keys of one direction, in the order of use. It must lie at an address divisible by 64. Each round key
+// is there four times in a row, so that instructions for one, two and four blocks at once read it as it is.
+type Schedule [rounds + 1][4]roundKey
+
+// A roundKey is four columns of the state, each with its first row in the low bits: on little-endian machines, the order of FIPS 197.
 type roundKey [4]uint32
 
-// schedules is what lies in the caller's memory. dec is that of the equivalent inverse cipher (FIPS 197, 5.3.5), in the order
-// of use.
-type schedules struct {
-	enc, dec [rounds + 1]roundKey
-}
-
-// A Block encrypts and decrypts single blocks. It may be used from many goroutines at once, not during Wipe.
-type Block struct {
-	s *schedules
-}
-
-// New expands key into mem, which must have Size bytes at an address divisible by 16 and stay alive as long as the Block.
-func New(mem, key []byte) (*Block, error) {
-	if err := checkMem(mem, Size); err != nil {
-		return nil, err
+// Expand makes s the schedule that encrypts under key.
+func (s *Schedule) Expand(key *[KeySize]byte) {
+	if hardware {
+		expandKey(s, &key[0])
+		return
 	}
-	if len(key) != KeySize {
-		return nil, fmt.Errorf("aes256: a key of %d bytes, not %d", len(key), KeySize)
-	}
-	b := &Block{(*schedules)(unsafe.Pointer(unsafe.SliceData(mem)))}
-	b.s.expand(key)
-	return b, nil
+	s.expandGeneric(key)
 }
 
-func checkMem(mem []byte, size int) error {
+// Invert makes s the schedule that decrypts what enc encrypts, that of the equivalent inverse cipher (FIPS 197, 5.3.5).
+func (s *Schedule) Invert(enc *Schedule) {
+	if hardware {
+		invertKey(s, enc)
+		return
+	}
+	s.invertGeneric(enc)
+}
+
+// CheckMemory tells whether size bytes that begin with schedules can lie in mem.
+func CheckMemory(mem []byte, size int) error {
 	if len(mem) < size {
-		return fmt.Errorf("aes256: %d bytes of memory for a schedule of %d", len(mem), size)
+		return fmt.Errorf("aes256: %d bytes of memory for schedules of %d", len(mem), size)
 	}
-	if uintptr(unsafe.Pointer(unsafe.SliceData(mem)))%16 != 0 {
-		return errors.New("aes256: the memory for the schedule is not aligned to 16 bytes")
+	if uintptr(unsafe.Pointer(unsafe.SliceData(mem)))%64 != 0 {
+		return errors.New("aes256: the memory for schedules is not aligned to 64 bytes")
 	}
 	return nil
 }
 
-// Encrypt encrypts the first block of src into dst, which may be the same memory.
-func (b *Block) Encrypt(dst, src []byte) {
-	checkBlock(dst, src)
-	s0, s1, s2, s3 := loadColumns(src)
-	s0, s1, s2, s3 = b.EncryptColumns(s0, s1, s2, s3)
-	storeColumns(dst, s0, s1, s2, s3)
-}
-
-// Decrypt decrypts the first block of src into dst, which may be the same memory.
-func (b *Block) Decrypt(dst, src []byte) {
-	checkBlock(dst, src)
-	s0, s1, s2, s3 := loadColumns(src)
-	s0, s1, s2, s3 = b.DecryptColumns(s0, s1, s2, s3)
-	storeColumns(dst, s0, s1, s2, s3)
-}
-
-func checkBlock(dst, src []byte) {
-	if len(src) < BlockSize || len(dst) < BlockSize {
-		panic("aes256: less than a block")
-	}
-	if PartialOverlap(dst[:BlockSize], src[:BlockSize]) {
-		panic("aes256: dst and src overlap in part")
-	}
-}
-
-// Wipe zeroes the schedules. Any use of b after it panics, rather than encrypt under a schedule of zeros.
-func (b *Block) Wipe() {
-	if b.s != nil {
-		*b.s = schedules{}
-		b.s = nil
-	}
+// InsecureMemory returns n bytes of the Go heap, aligned for schedules. It is for keys that are no secret: known answers.
+//
+//go:noinline
+func InsecureMemory(n int) []byte {
+	m := make([]byte, n+63)
+	return m[-uintptr(unsafe.Pointer(&m[0]))&63:][:n:n]
 }
 
 // PartialOverlap tells whether x and y share memory without starting at the same byte.

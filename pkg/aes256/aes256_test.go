@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
 	"math/rand/v2"
 	"reflect"
 	"testing"
+	"unsafe"
 )
 
 // random returns n reproducible bytes.
@@ -16,113 +19,145 @@ func random(seed uint64, n int) []byte {
 	return b
 }
 
-func newBlock(t testing.TB, key []byte) (*Block, cipher.Block) {
-	t.Helper()
-	b, err := New(InsecureMemory(Size), key)
-	if err != nil {
-		t.Fatal(err)
+// everyPath runs f with the instructions of the processor, where this build and machine have them, and without.
+func everyPath(t *testing.T, f func(t *testing.T)) {
+	if hardware {
+		t.Run("hardware", f)
+		hardware = false
+		defer func() { hardware = true }()
 	}
+	t.Run("generic", f)
+}
+
+// newSchedules returns the schedules of both directions and the standard library's cipher.
+func newSchedules(t testing.TB, key []byte) (enc, dec *Schedule, oracle cipher.Block) {
+	t.Helper()
+	mem := InsecureMemory(2 * Size)
+	enc, dec = (*Schedule)(unsafe.Pointer(&mem[0])), (*Schedule)(unsafe.Pointer(&mem[Size]))
+	enc.Expand((*[KeySize]byte)(key))
+	dec.Invert(enc)
 	oracle, err := aes.NewCipher(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, oracle
+	return enc, dec, oracle
 }
 
 func TestBlockEqualsStandardLibrary(t *testing.T) {
-	for seed := range uint64(3000) {
-		data := random(seed, KeySize+BlockSize)
-		b, oracle := newBlock(t, data[:KeySize])
-		src, got, want := data[KeySize:], make([]byte, BlockSize), make([]byte, BlockSize)
-		b.Encrypt(got, src)
-		oracle.Encrypt(want, src)
-		if !bytes.Equal(got, want) {
-			t.Fatalf("seed %d: Encrypt = %x, want %x", seed, got, want)
+	everyPath(t, func(t *testing.T) {
+		for seed := range uint64(3000) {
+			data := random(seed, KeySize+BlockSize)
+			enc, dec, oracle := newSchedules(t, data[:KeySize])
+			src, want := data[KeySize:], make([]byte, BlockSize)
+			oracle.Encrypt(want, src)
+			if got := block(enc.EncryptColumns, src); !bytes.Equal(got, want) {
+				t.Fatalf("seed %d: encrypted %x, want %x", seed, got, want)
+			}
+			oracle.Decrypt(want, src)
+			if got := block(dec.DecryptColumns, src); !bytes.Equal(got, want) {
+				t.Fatalf("seed %d: decrypted %x, want %x", seed, got, want)
+			}
 		}
-		b.Decrypt(got, src)
-		oracle.Decrypt(want, src)
-		if !bytes.Equal(got, want) {
-			t.Fatalf("seed %d: Decrypt = %x, want %x", seed, got, want)
-		}
-		b.Encrypt(got, got)
-		if !bytes.Equal(got, src) {
-			t.Fatalf("seed %d: Decrypt, then Encrypt in place = %x, want %x", seed, got, src)
-		}
-	}
+	})
 }
 
-func TestBlockWritesOneBlock(t *testing.T) {
-	b, _ := newBlock(t, random(1, KeySize))
-	for name, crypt := range map[string]func(dst, src []byte){"Encrypt": b.Encrypt, "Decrypt": b.Decrypt} {
-		buf, src := random(2, 3*BlockSize+3), random(3, 2*BlockSize)
-		before := bytes.Clone(buf)
-		crypt(buf[17:], src)
-		if !bytes.Equal(buf[:17], before[:17]) || !bytes.Equal(buf[17+BlockSize:], before[17+BlockSize:]) {
-			t.Errorf("%s wrote outside its block", name)
+// TestScheduleLayout: instructions read round keys where the type says, so that its size and the order of bytes are fixed.
+func TestScheduleLayout(t *testing.T) {
+	if Size != 960 {
+		t.Fatalf("Size = %d", Size)
+	}
+	key := random(1, KeySize)
+	everyPath(t, func(t *testing.T) {
+		mem := InsecureMemory(Size)
+		(*Schedule)(unsafe.Pointer(&mem[0])).Expand((*[KeySize]byte)(key))
+		for at := 0; at < Size; at += BlockSize {
+			if !bytes.Equal(mem[at:][:BlockSize], mem[at&^63:][:BlockSize]) {
+				t.Errorf("the round key at %d is no copy of the one at %d", at, at&^63)
+			}
 		}
-		mustPanic(t, name+" of 15 bytes", func() { crypt(buf, src[:15]) })
-		mustPanic(t, name+" into 15 bytes", func() { crypt(buf[:15], src) })
-		mustPanic(t, name+" with partial overlap", func() { crypt(buf[1:], buf) })
-	}
+		if !bytes.Equal(mem[:BlockSize], key[:BlockSize]) || !bytes.Equal(mem[64:][:BlockSize], key[BlockSize:]) {
+			t.Error("the first round keys are not the key (FIPS 197, 5.2)")
+		}
+	})
 }
 
-func TestScheduleLiesInTheCallersMemory(t *testing.T) {
-	key, mem := random(1, KeySize), InsecureMemory(Size)
-	b, err := New(mem, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(mem[:KeySize], key) {
-		t.Error("the schedule does not begin with the key (FIPS 197, 5.2)")
-	}
-	b.Wipe()
-	if !bytes.Equal(mem, make([]byte, Size)) {
-		t.Error("Wipe left something")
-	}
-	b.Wipe()
-	mustPanic(t, "Encrypt after Wipe", func() { b.Encrypt(make([]byte, 16), make([]byte, 16)) })
+// TestKeystreamEqualsStandardLibrary has every length, in place and not, and a counter that wraps round in its 32 bits, which
+// crypto/cipher's would not. Nothing around dst may change.
+func TestKeystreamEqualsStandardLibrary(t *testing.T) {
+	var counter [BlockSize]byte
+	copy(counter[:], random(2, BlockSize-4))
+	copy(counter[12:], "\xff\xff\xff\xfb")
+	everyPath(t, func(t *testing.T) {
+		enc, _, oracle := newSchedules(t, random(1, KeySize))
+		stream := make([]byte, 0, 208)
+		for n := uint32(1<<32 - 5); len(stream) < cap(stream); n++ {
+			c := counter
+			binary.BigEndian.PutUint32(c[12:], n)
+			oracle.Encrypt(c[:], c[:])
+			stream = append(stream, c[:]...)
+		}
+		for n := range 201 {
+			for _, at := range []int{0, 1, 15} {
+				src, buf, c := random(3, n), random(4, n+32), counter
+				want := bytes.Clone(buf)
+				subtle.XORBytes(want[at:], src, stream[:n])
+				enc.counterMode(buf[at:][:n], src, &c)
+				if !bytes.Equal(buf, want) {
+					t.Fatalf("%d bytes at %d: %x, want %x", n, at, buf, want)
+				}
+				enc.counterMode(src, src, &c)
+				if !bytes.Equal(src, want[at:][:n]) {
+					t.Fatalf("%d bytes in place: %x, want %x", n, src, want[at:][:n])
+				}
+				if c != counter {
+					t.Fatal("the counter was written to")
+				}
+			}
+		}
+	})
 }
 
-func TestNewRefuses(t *testing.T) {
-	mem := InsecureMemory(GCMSize + 16)
+func TestNewGCMRefuses(t *testing.T) {
+	mem := InsecureMemory(GCMSize + 32)
 	for name, c := range map[string]struct{ mem, key []byte }{
-		"short memory":     {mem[:Size-1], make([]byte, KeySize)},
-		"unaligned memory": {mem[8:], make([]byte, KeySize)},
+		"short memory":     {mem[:GCMSize-1], make([]byte, KeySize)},
+		"unaligned memory": {mem[32:], make([]byte, KeySize)},
 		"short key":        {mem, make([]byte, KeySize-1)},
 		"long key":         {mem, make([]byte, KeySize+1)},
 		"no key":           {mem, nil},
 		"no memory":        {nil, make([]byte, KeySize)},
 	} {
-		if _, err := New(c.mem, c.key); err == nil {
-			t.Errorf("New: %s was taken", name)
-		}
 		if _, err := NewGCM(c.mem, c.key); err == nil {
-			t.Errorf("NewGCM: %s was taken", name)
+			t.Errorf("%s was taken", name)
 		}
 	}
-	if _, err := NewGCM(mem[:GCMSize-1], make([]byte, KeySize)); err == nil {
-		t.Error("NewGCM: short memory was taken")
+	if !bytes.Equal(mem, make([]byte, len(mem))) {
+		t.Error("a key that was refused left something in the memory")
 	}
 }
 
 func TestNoAllocations(t *testing.T) {
-	b, _ := newBlock(t, random(1, KeySize))
-	buf := make([]byte, BlockSize)
-	if n := testing.AllocsPerRun(100, func() { b.Encrypt(buf, buf); b.Decrypt(buf, buf) }); n != 0 {
-		t.Errorf("a block allocates %v times", n)
-	}
-	g, _ := newGCM(t, random(1, KeySize))
-	nonce, text, sealed := make([]byte, NonceSize), make([]byte, 100), make([]byte, 100+Overhead)
-	if n := testing.AllocsPerRun(100, func() { g.Seal(sealed, nonce, text, nonce); g.Open(text, nonce, sealed, nonce) }); n != 0 {
-		t.Errorf("a message allocates %v times", n)
-	}
+	everyPath(t, func(t *testing.T) {
+		enc, dec, _ := newSchedules(t, random(1, KeySize))
+		key := [KeySize]byte{1}
+		if n := testing.AllocsPerRun(100, func() { enc.Expand(&key); dec.Invert(enc) }); n != 0 {
+			t.Errorf("a key allocates %v times", n)
+		}
+		g, _ := newGCM(t, random(1, KeySize))
+		nonce, text, sealed := make([]byte, NonceSize), make([]byte, 100), make([]byte, 100+Overhead)
+		if n := testing.AllocsPerRun(100, func() { g.Seal(sealed, nonce, text, nonce); g.Open(text, nonce, sealed, nonce) }); n != 0 {
+			t.Errorf("a message allocates %v times", n)
+		}
+	})
 }
 
 // TestRuleC19_EachWrongAnswerIsFound flips one digit of each published answer in turn.
 func TestRuleC19_EachWrongAnswerIsFound(t *testing.T) {
-	if err := SelfTest(); err != nil {
-		t.Fatal(err)
-	}
+	everyPath(t, func(t *testing.T) {
+		if err := SelfTest(); err != nil {
+			t.Fatal(err)
+		}
+	})
 	fields := reflect.TypeFor[answers]()
 	for i := range fields.NumField() {
 		bad := []string{

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// GCMSize is how much memory a GCM needs: a Block's, and 256 bytes for the table of multiples of H.
-	GCMSize = Size + int(unsafe.Sizeof(hashTable{}))
+	// GCMSize is how much memory a GCM needs.
+	GCMSize = int(unsafe.Sizeof(gcmKeys{}))
 	// NonceSize and Overhead are GCM's usual ones; no others are offered.
 	NonceSize = 12
 	Overhead  = 16
@@ -21,23 +21,29 @@ const (
 // ErrOpen says that a ciphertext, its nonce or its associated data is not what was sealed under this key.
 var ErrOpen = errors.New("aes256: the message does not authenticate")
 
-// A GCM seals and opens messages. It may be used from many goroutines at once, not during Wipe.
-type GCM struct {
-	block Block
-	table *hashTable
+// gcmKeys is what lies in the caller's memory.
+type gcmKeys struct {
+	enc Schedule
+	h   [BlockSize]byte // the key of GHASH, a block of zeros encrypted
 }
 
-// NewGCM expands key into mem, which must have GCMSize bytes at an address divisible by 16 and stay alive as long as the GCM.
+// A GCM seals and opens messages. It may be used from many goroutines at once, not during Wipe.
+type GCM struct {
+	keys *gcmKeys
+}
+
+// NewGCM expands key into mem, which must have GCMSize bytes at an address divisible by 64 and stay alive as long as the GCM.
 func NewGCM(mem, key []byte) (*GCM, error) {
-	if err := checkMem(mem, GCMSize); err != nil {
+	if err := CheckMemory(mem, GCMSize); err != nil {
 		return nil, err
 	}
-	b, err := New(mem, key)
-	if err != nil {
-		return nil, err
+	if len(key) != KeySize {
+		return nil, fmt.Errorf("aes256: a key of %d bytes, not %d", len(key), KeySize)
 	}
-	g := &GCM{*b, (*hashTable)(unsafe.Pointer(&mem[Size]))}
-	g.table.fill(element(b.EncryptColumns(0, 0, 0, 0)))
+	g := &GCM{(*gcmKeys)(unsafe.Pointer(unsafe.SliceData(mem)))}
+	g.keys.enc.Expand((*[KeySize]byte)(key))
+	g.keys.h = [BlockSize]byte{}
+	g.keys.enc.counterMode(g.keys.h[:], g.keys.h[:], new([BlockSize]byte))
 	return g, nil
 }
 
@@ -51,10 +57,8 @@ func (g *GCM) Seal(dst, nonce, plaintext, aad []byte) error {
 		return errors.New("aes256: sealing: dst and plaintext overlap in part")
 	}
 	ciphertext := dst[:len(plaintext)]
-	g.counterMode(ciphertext, plaintext, nonce)
-	hi, lo := g.tag(nonce, ciphertext, aad)
-	binary.BigEndian.PutUint64(dst[len(plaintext):], hi)
-	binary.BigEndian.PutUint64(dst[len(plaintext)+8:], lo)
+	g.keys.enc.counterMode(ciphertext, plaintext, counter(nonce, 2))
+	g.tag(dst[len(plaintext):], nonce, ciphertext, aad)
 	return nil
 }
 
@@ -76,14 +80,12 @@ func (g *GCM) open(dst, nonce, ciphertext, aad []byte) error {
 		return errors.New("aes256: opening: dst and ciphertext overlap in part")
 	}
 	text, tag := ciphertext[:len(dst)], ciphertext[len(dst):]
-	hi, lo := g.tag(nonce, text, aad)
-	hi ^= binary.BigEndian.Uint64(tag)
-	lo ^= binary.BigEndian.Uint64(tag[8:])
-	diff := hi | lo
-	if subtle.ConstantTimeEq(int32(diff|diff>>32), 0) != 1 {
+	var want [Overhead]byte
+	g.tag(want[:], nonce, text, aad)
+	if subtle.ConstantTimeCompare(want[:], tag) != 1 {
 		return ErrOpen
 	}
-	g.counterMode(dst, text, nonce)
+	g.keys.enc.counterMode(dst, text, counter(nonce, 2))
 	return nil
 }
 
@@ -100,51 +102,38 @@ func (g *GCM) check(nonce []byte, sealed, text int) error {
 	return nil
 }
 
-// counterMode is GCTR (SP 800-38D, 6.5); block 1 of the counter is the tag's, the text starts at 2.
-func (g *GCM) counterMode(dst, src, nonce []byte) {
-	for ctr := uint32(2); len(src) > 0; ctr++ {
-		k0, k1, k2, k3 := g.keystream(nonce, ctr)
-		if len(src) < BlockSize {
-			xorTail(dst, src, k0, k1, k2, k3)
-			return
-		}
-		s0, s1, s2, s3 := loadColumns(src)
-		storeColumns(dst, s0^k0, s1^k1, s2^k2, s3^k3)
-		dst, src = dst[BlockSize:], src[BlockSize:]
+// tag is T = GHASH(A, C, lengths) xor E(J0) (SP 800-38D, 7.1), where J0 is the counter on 1.
+func (g *GCM) tag(dst, nonce, ciphertext, aad []byte) {
+	h := load(g.keys.h[:])
+	y := element{}.hash(h, aad).hash(h, ciphertext)
+	y.add(element{uint64(len(aad)) * 8, uint64(len(ciphertext)) * 8}).mul(h).store(dst)
+	g.keys.enc.counterMode(dst[:Overhead], dst[:Overhead], counter(nonce, 1))
+}
+
+// counter is the block that the keystream begins with: the tag's is number 1, the text starts at 2.
+func counter(nonce []byte, n uint32) *[BlockSize]byte {
+	c := new([BlockSize]byte)
+	copy(c[:NonceSize], nonce)
+	binary.BigEndian.PutUint32(c[NonceSize:], n)
+	return c
+}
+
+// counterMode writes src xor keystream to dst, which is as long. Nothing else gets to hold keystream: that of a message
+// on disk is as good as its text.
+func (s *Schedule) counterMode(dst, src []byte, counter *[BlockSize]byte) {
+	switch {
+	case len(src) == 0:
+	case hardware:
+		xorKeystream(s, &dst[0], &src[0], len(src), counter)
+	default:
+		s.xorKeystreamGeneric(dst, src, counter)
 	}
 }
 
-func (g *GCM) keystream(nonce []byte, ctr uint32) (uint32, uint32, uint32, uint32) {
-	n0, n1, n2 := binary.LittleEndian.Uint32(nonce), binary.LittleEndian.Uint32(nonce[4:]), binary.LittleEndian.Uint32(nonce[8:])
-	return g.block.EncryptColumns(n0, n1, n2, swap(ctr))
-}
-
-// xorTail handles the last block when it is short, without laying keystream on the stack.
-func xorTail(dst, src []byte, k0, k1, k2, k3 uint32) {
-	lo, hi := uint64(k0)|uint64(k1)<<32, uint64(k2)|uint64(k3)<<32
-	for i, s := range src {
-		if i == 8 {
-			lo = hi
-		}
-		dst[i] = s ^ byte(lo)
-		lo >>= 8
-	}
-}
-
-// tag is T = GHASH(A, C, lengths) xor E(J0) (SP 800-38D, 7.1).
-func (g *GCM) tag(nonce, ciphertext, aad []byte) (hi, lo uint64) {
-	hi, lo = g.table.update(0, 0, aad)
-	hi, lo = g.table.update(hi, lo, ciphertext)
-	hi, lo = g.table.mul(hi^uint64(len(aad))*8, lo^uint64(len(ciphertext))*8)
-	maskHi, maskLo := element(g.keystream(nonce, 1))
-	return hi ^ maskHi, lo ^ maskLo
-}
-
-// Wipe zeroes the schedules and the table. Any use of g after it panics.
+// Wipe zeroes the keys. Any use of g after it panics, rather than seal under a schedule of zeros.
 func (g *GCM) Wipe() {
-	g.block.Wipe()
-	if g.table != nil {
-		*g.table = hashTable{}
-		g.table = nil
+	if g.keys != nil {
+		*g.keys = gcmKeys{}
+		g.keys = nil
 	}
 }

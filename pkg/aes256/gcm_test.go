@@ -13,7 +13,7 @@ func newGCM(t testing.TB, key []byte) (*GCM, cipher.AEAD) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, block := newBlock(t, key)
+	_, _, block := newSchedules(t, key)
 	oracle, err := cipher.NewGCM(block)
 	if err != nil {
 		t.Fatal(err)
@@ -40,68 +40,76 @@ func checkGCM(t *testing.T, key, nonce, text, aad []byte) {
 }
 
 func TestGCMEqualsStandardLibrary(t *testing.T) {
-	for n := range 150 {
-		for _, a := range []int{0, 1, 15, 16, 17, 100, n} {
-			data := random(uint64(n*1000+a), KeySize+NonceSize+n+a)
-			key, nonce, text := data[:KeySize], data[KeySize:KeySize+NonceSize], data[KeySize+NonceSize:]
-			checkGCM(t, key, nonce, text[:n], text[n:])
+	everyPath(t, func(t *testing.T) {
+		for n := range 150 {
+			for _, a := range []int{0, 1, 15, 16, 17, 100, n} {
+				data := random(uint64(n*1000+a), KeySize+NonceSize+n+a)
+				key, nonce, text := data[:KeySize], data[KeySize:KeySize+NonceSize], data[KeySize+NonceSize:]
+				checkGCM(t, key, nonce, text[:n], text[n:])
+			}
 		}
-	}
-	checkGCM(t, random(1, KeySize), random(2, NonceSize), random(3, 70_001), random(4, 5000))
+		checkGCM(t, random(1, KeySize), random(2, NonceSize), random(3, 70_001), random(4, 5000))
+	})
 }
 
 // TestGCMPublished has test cases 13 to 15 of McGrew and Viega; the self-test has number 16.
 func TestGCMPublished(t *testing.T) {
-	const text = "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525" +
-		"b16aedf5aa0de657ba637b391aafd255"
-	for _, c := range []struct{ key, nonce, text, sealed string }{
-		{"", "000000000000000000000000", "", "530f8afbc74536b9a963b4f1c4cb738b"},
-		{"", "000000000000000000000000", "00000000000000000000000000000000",
-			"cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"},
-		{published.gcmKey, published.nonce, text,
-			"522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838" +
-				"c5f61e6393ba7a0abcc9f662898015adb094dac5d93471bdec1a502270e3cc6c"},
-	} {
-		key := append(unhex(c.key), make([]byte, KeySize)...)[:KeySize]
-		g, _ := newGCM(t, key)
-		got := make([]byte, len(c.text)/2+Overhead)
-		if err := g.Seal(got, unhex(c.nonce), unhex(c.text), nil); err != nil || !bytes.Equal(got, unhex(c.sealed)) {
-			t.Errorf("sealed %x, %v, want %s", got, err, c.sealed)
+	everyPath(t, func(t *testing.T) {
+		const text = "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525" +
+			"b16aedf5aa0de657ba637b391aafd255"
+		for _, c := range []struct{ key, nonce, text, sealed string }{
+			{"", "000000000000000000000000", "", "530f8afbc74536b9a963b4f1c4cb738b"},
+			{"", "000000000000000000000000", "00000000000000000000000000000000",
+				"cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"},
+			{published.gcmKey, published.nonce, text,
+				"522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838" +
+					"c5f61e6393ba7a0abcc9f662898015adb094dac5d93471bdec1a502270e3cc6c"},
+		} {
+			key := append(unhex(c.key), make([]byte, KeySize)...)[:KeySize]
+			g, _ := newGCM(t, key)
+			got := make([]byte, len(c.text)/2+Overhead)
+			if err := g.Seal(got, unhex(c.nonce), unhex(c.text), nil); err != nil || !bytes.Equal(got, unhex(c.sealed)) {
+				t.Errorf("sealed %x, %v, want %s", got, err, c.sealed)
+			}
 		}
-	}
+	})
 }
 
 // TestGCMRefusesEveryFlippedBit flips each bit of what is opened, and wants dst wiped.
 func TestGCMRefusesEveryFlippedBit(t *testing.T) {
-	g, _ := newGCM(t, random(1, KeySize))
-	text := random(2, 20)
-	message := map[string][]byte{"nonce": random(3, NonceSize), "sealed": make([]byte, len(text)+Overhead), "aad": random(4, 18)}
-	if err := g.Seal(message["sealed"], message["nonce"], text, message["aad"]); err != nil {
-		t.Fatal(err)
-	}
-	for name, part := range message {
-		for bit := range len(part) * 8 {
-			part[bit/8] ^= 1 << (bit % 8)
-			dst := random(5, len(text))
-			err := g.Open(dst, message["nonce"], message["sealed"], message["aad"])
-			if !errors.Is(err, ErrOpen) || !bytes.Equal(dst, make([]byte, len(text))) {
-				t.Errorf("bit %d of %s: %v, dst %x", bit, name, err, dst)
-			}
-			part[bit/8] ^= 1 << (bit % 8)
+	everyPath(t, func(t *testing.T) {
+		g, _ := newGCM(t, random(1, KeySize))
+		text := random(2, 20)
+		message := map[string][]byte{"nonce": random(3, NonceSize), "sealed": make([]byte, len(text)+Overhead), "aad": random(4, 18)}
+		if err := g.Seal(message["sealed"], message["nonce"], text, message["aad"]); err != nil {
+			t.Fatal(err)
 		}
-	}
+		for name, part := range message {
+			for bit := range len(part) * 8 {
+				part[bit/8] ^= 1 << (bit % 8)
+				dst := random(5, len(text))
+				err := g.Open(dst, message["nonce"], message["sealed"], message["aad"])
+				if !errors.Is(err, ErrOpen) || !bytes.Equal(dst, make([]byte, len(text))) {
+					t.Errorf("bit %d of %s: %v, dst %x", bit, name, err, dst)
+				}
+				part[bit/8] ^= 1 << (bit % 8)
+			}
+		}
+	})
 }
 
 func TestGCMInPlace(t *testing.T) {
-	g, oracle := newGCM(t, random(1, KeySize))
-	nonce, buf := random(2, NonceSize), random(3, 100+Overhead)
-	text := bytes.Clone(buf[:100])
-	if err := g.Seal(buf, nonce, buf[:100], nil); err != nil || !bytes.Equal(buf, oracle.Seal(nil, nonce, text, nil)) {
-		t.Fatalf("sealed in place: %x, %v", buf, err)
-	}
-	if err := g.Open(buf[:100], nonce, buf, nil); err != nil || !bytes.Equal(buf[:100], text) {
-		t.Fatalf("opened in place: %x, %v", buf, err)
-	}
+	everyPath(t, func(t *testing.T) {
+		g, oracle := newGCM(t, random(1, KeySize))
+		nonce, buf := random(2, NonceSize), random(3, 100+Overhead)
+		text := bytes.Clone(buf[:100])
+		if err := g.Seal(buf, nonce, buf[:100], nil); err != nil || !bytes.Equal(buf, oracle.Seal(nil, nonce, text, nil)) {
+			t.Fatalf("sealed in place: %x, %v", buf, err)
+		}
+		if err := g.Open(buf[:100], nonce, buf, nil); err != nil || !bytes.Equal(buf[:100], text) {
+			t.Fatalf("opened in place: %x, %v", buf, err)
+		}
+	})
 }
 
 func TestGCMRefusesWrongSizes(t *testing.T) {
@@ -126,20 +134,22 @@ func TestGCMRefusesWrongSizes(t *testing.T) {
 }
 
 func TestGCMWipe(t *testing.T) {
-	mem := InsecureMemory(GCMSize)
-	g, err := NewGCM(mem, random(1, KeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Equal(mem[Size:], make([]byte, GCMSize-Size)) {
-		t.Error("the table is not in the caller's memory")
-	}
-	g.Wipe()
-	if !bytes.Equal(mem, make([]byte, GCMSize)) {
-		t.Error("Wipe left something")
-	}
-	g.Wipe()
-	mustPanic(t, "Seal after Wipe", func() { g.Seal(make([]byte, 16), make([]byte, 12), nil, nil) })
+	everyPath(t, func(t *testing.T) {
+		mem := InsecureMemory(GCMSize)
+		g, err := NewGCM(mem, random(1, KeySize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(mem[Size:], make([]byte, GCMSize-Size)) {
+			t.Error("the key of GHASH is not in the caller's memory")
+		}
+		g.Wipe()
+		if !bytes.Equal(mem, make([]byte, GCMSize)) {
+			t.Error("Wipe left something")
+		}
+		g.Wipe()
+		mustPanic(t, "Seal after Wipe", func() { g.Seal(make([]byte, 16), make([]byte, 12), nil, nil) })
+	})
 }
 
 func FuzzGCM(f *testing.F) {
@@ -148,7 +158,7 @@ func FuzzGCM(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, key, nonce, text, aad []byte) {
 		if len(key) == KeySize && len(nonce) == NonceSize {
-			checkGCM(t, key, nonce, text, aad)
+			everyPath(t, func(t *testing.T) { checkGCM(t, key, nonce, text, aad) })
 		}
 	})
 }

@@ -1,77 +1,45 @@
 package aes256
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "encoding/binary"
 
-// GHASH (SP 800-38D, 6.4) four bits at a time. An element of GF(2¹²⁸) is 16 bytes read big-endian into two words; the
-// coefficient of x⁰ is the highest bit of hi (6.3), so that multiplying by x is a shift to the right.
+// An element of GF(2¹²⁸) is 16 bytes read big-endian into two words. The coefficient of x⁰ is the highest bit of hi (SP 800-38D,
+// 6.3), so that multiplying by x is a shift to the right.
+type element struct{ hi, lo uint64 }
 
-// hashTable holds the multiples of H: entry n is H times the polynomial whose four coefficients are the bits of n, highest first.
-type hashTable [16]struct{ hi, lo uint64 }
-
-// shifted[n] is what the four bits n that a shift by four pushes out come back as, in the top 16 bits.
-var shifted = func() (t [16]uint64) {
-	for n := range t {
-		hi, lo := uint64(0), uint64(n)
-		for range 4 {
-			hi, lo = timesX(hi, lo)
-		}
-		t[n] = hi
-	}
-	return t
-}()
-
-// timesX multiplies by x modulo 1 + x + x² + x⁷ + x¹²⁸.
-func timesX(hi, lo uint64) (uint64, uint64) {
-	return hi>>1 ^ -(lo&1)&(0xe1<<56), lo>>1 | hi<<63
+func load(block []byte) element {
+	return element{binary.BigEndian.Uint64(block), binary.BigEndian.Uint64(block[8:])}
 }
 
-func swap(w uint32) uint32 { return bits.ReverseBytes32(w) }
-
-// element turns a block of the cipher into an element of the field.
-func element(s0, s1, s2, s3 uint32) (hi, lo uint64) {
-	return uint64(swap(s0))<<32 | uint64(swap(s1)), uint64(swap(s2))<<32 | uint64(swap(s3))
+func (a element) store(block []byte) {
+	binary.BigEndian.PutUint64(block, a.hi)
+	binary.BigEndian.PutUint64(block[8:], a.lo)
 }
 
-func (t *hashTable) fill(hi, lo uint64) {
-	for n := 8; n > 0; n /= 2 {
-		t[n].hi, t[n].lo = hi, lo
-		hi, lo = timesX(hi, lo)
-	}
-	for n := 3; n < 16; n++ {
-		low := n & -n // the sum of the entries for the lowest bit and for the others
-		if low != n {
-			t[n].hi, t[n].lo = t[low].hi^t[n-low].hi, t[low].lo^t[n-low].lo
+func (a element) add(b element) element { return element{a.hi ^ b.hi, a.lo ^ b.lo} }
+
+// mul multiplies by Horner's rule from the highest power of a down, modulo 1 + x + x² + x⁷ + x¹²⁸. It takes the same steps whatever
+// the bits are.
+func (a element) mul(b element) (z element) {
+	for _, w := range [2]uint64{a.lo, a.hi} {
+		for range 64 {
+			carry, bit := -(z.lo & 1), -(w & 1)
+			z.hi, z.lo = z.hi>>1^carry&(0xe1<<56)^bit&b.hi, z.lo>>1^z.hi<<63^bit&b.lo
+			w >>= 1
 		}
 	}
+	return z
 }
 
-// mul multiplies by H, by Horner's rule from the highest powers down.
-func (t *hashTable) mul(hi, lo uint64) (uint64, uint64) {
-	var zh, zl uint64
-	for _, w := range [2]uint64{lo, hi} {
-		for range 16 {
-			zh, zl = zh>>4^shifted[zl&15], zl>>4|zh<<60
-			m := &t[w&15]
-			zh, zl = zh^m.hi, zl^m.lo
-			w >>= 4
-		}
-	}
-	return zh, zl
-}
-
-// update hashes data, filled up with zeros to whole blocks, onto hi, lo.
-func (t *hashTable) update(hi, lo uint64, data []byte) (uint64, uint64) {
+// hash goes on with GHASH (SP 800-38D, 6.4) under the key h from y, over data filled up with zeros to whole blocks.
+func (y element) hash(h element, data []byte) element {
 	for len(data) >= BlockSize {
-		hi, lo = t.mul(hi^binary.BigEndian.Uint64(data), lo^binary.BigEndian.Uint64(data[8:]))
+		y = y.add(load(data)).mul(h)
 		data = data[BlockSize:]
 	}
 	if len(data) > 0 {
 		var last [BlockSize]byte
 		copy(last[:], data)
-		hi, lo = t.mul(hi^binary.BigEndian.Uint64(last[:]), lo^binary.BigEndian.Uint64(last[8:]))
+		y = y.add(load(last[:])).mul(h)
 	}
-	return hi, lo
+	return y
 }

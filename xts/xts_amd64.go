@@ -1,0 +1,42 @@
+//go:build !purego
+
+package xts
+
+import "golang.org/x/sys/cpu"
+
+// kernels is the implementations in assembly that this machine can run, the fastest first.
+func kernels() (list []Implementation) {
+	return list
+}
+
+// hasAVX512 tells of vectors of four blocks. The package cpu sets all of these only where the system saves such registers.
+func hasAVX512() bool {
+	x := &cpu.X86
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VAES && x.HasAVX512VPCLMULQDQ
+}
+
+// hasAVX2 tells of AES on vectors of two blocks, which there are processors that have without AVX-512. The package cpu does not
+// look for that, but HasAVX2 says that the system saves such registers.
+func hasAVX2() bool {
+	const vaes, vpclmulqdq = 1 << 9, 1 << 10
+	return cpu.X86.HasAVX2 && features7()&(vaes|vpclmulqdq) == vaes|vpclmulqdq
+}
+
+func hasAESNI() bool {
+	return cpu.X86.HasAES && cpu.X86.HasSSSE3 && cpu.X86.HasSSE41 && cpu.X86.HasPCLMULQDQ
+}
+
+// features7 is ECX of CPUID's leaf 7, subleaf 0; the leaf must be there.
+func features7() uint32
+
+// encryptPieces has i encrypt a run of at least one piece. Kernels check nothing: pieces is a multiple of perSector, dst is src or
+// lies apart from it.
+func encryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int) {
+	switch i {
+	}
+}
+
+func decryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int) {
+	switch i {
+	}
+}
