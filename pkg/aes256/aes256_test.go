@@ -61,20 +61,22 @@ func TestBlockEqualsStandardLibrary(t *testing.T) {
 	})
 }
 
-// TestScheduleLayout: instructions read round keys where the type says, so that its size and the order of bytes are fixed.
+// TestScheduleLayout: instructions read round keys where the type says, so that its size, the copies and the order of bytes are fixed.
 func TestScheduleLayout(t *testing.T) {
 	if Size != 960 {
 		t.Fatalf("Size = %d", Size)
 	}
 	key := random(1, KeySize)
 	everyPath(t, func(t *testing.T) {
-		mem := InsecureMemory(Size)
-		(*Schedule)(unsafe.Pointer(&mem[0])).Expand((*[KeySize]byte)(key))
-		for at := 0; at < Size; at += BlockSize {
-			if !bytes.Equal(mem[at:][:BlockSize], mem[at&^63:][:BlockSize]) {
-				t.Errorf("the round key at %d is no copy of the one at %d", at, at&^63)
+		enc, dec, _ := newSchedules(t, key)
+		for r := range enc {
+			for c := range enc[r] {
+				if enc[r][c] != enc[r][0] || dec[r][c] != dec[r][0] {
+					t.Errorf("copy %d of round key %d is another", c, r)
+				}
 			}
 		}
+		mem := unsafe.Slice((*byte)(unsafe.Pointer(enc)), Size)
 		if !bytes.Equal(mem[:BlockSize], key[:BlockSize]) || !bytes.Equal(mem[64:][:BlockSize], key[BlockSize:]) {
 			t.Error("the first round keys are not the key (FIPS 197, 5.2)")
 		}

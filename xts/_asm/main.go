@@ -14,6 +14,7 @@ import (
 
 // kernels are the sets that make up one file each.
 var kernels = map[string]func(){
+	"aes256": aes256,
 	"cpuid":  cpuid,
 	"rounds": rounds,
 }
