@@ -20,9 +20,11 @@ func everyImplementation(t *testing.T, f func(t *testing.T, i Implementation)) {
 	}
 }
 
-// few makes the long tests take every 41st case where all would take minutes: the portable code, for which cases hardly differ,
-// and in short runs, which are what an emulated processor has time for.
-func few(i Implementation) bool { return i == generic || testing.Short() }
+// thin leaves out most cases of the long tests, all but the first and every 97th, where all would take minutes: for the portable code,
+// to which cases hardly differ, and in short runs, which are what an emulated processor has time for.
+func thin(i Implementation, n int) bool {
+	return (i == generic || testing.Short()) && n > 16 && n%97 != 0
+}
 
 // random returns n reproducible bytes.
 func random(seed byte, n int) []byte {
@@ -127,7 +129,7 @@ func TestEveryRunLength(t *testing.T) {
 			all := run{sectorSize, first, text, model(t, key, text, sectorSize, first)}
 			everyImplementation(t, func(t *testing.T, i Implementation) {
 				for n := 1; n <= most; n++ {
-					if few(i) && n%41 > 1 {
+					if thin(i, n) {
 						continue
 					}
 					for turn, at := range []int{most - n, most - n/2, most - 1, most} {
@@ -154,7 +156,7 @@ func TestEveryAlignment(t *testing.T) {
 		r := run{s.sectorSize, 7, text, model(t, key, text, s.sectorSize, 7)}
 		everyImplementation(t, func(t *testing.T, i Implementation) {
 			for at := range around * around {
-				if few(i) && at%41 != 0 {
+				if thin(i, at) {
 					continue
 				}
 				dst, src := random(3, size+2*around), make([]byte, size+around)

@@ -1,0 +1,70 @@
+//go:build amd64 && !race
+
+package xts
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// generated are the files that _asm writes, seen from the top of the tree, by the name of their kernels.
+var generated = map[string]string{
+	"aes256": "pkg/aes256/aes256_amd64.s",
+	"cpuid":  "xts/cpuid_amd64.s",
+	"rounds": "pkg/bench/rounds_amd64.s",
+}
+
+// TestAssemblyIsGenerated writes all assembly for amd64 once more and wants what is committed; and no kernels without a file, no file
+// without kernels.
+func TestAssemblyIsGenerated(t *testing.T) {
+	if _, err := os.ReadDir("_asm"); err != nil { // which tells go test when a result that it has kept is out of date
+		t.Fatal(err)
+	}
+	names := strings.Fields(goIn(t, "_asm", "run", "."))
+	if want := slices.Sorted(maps.Keys(generated)); !slices.Equal(names, want) {
+		t.Errorf("_asm has the kernels %q, this test's table %q", names, want)
+	}
+	files := strings.Fields(goIn(t, "..", "list", "-f", `{{$p := .ImportPath}}{{range .SFiles}}{{$p}}/{{.}} {{end}}`, "./..."))
+	for i := range files {
+		files[i] = strings.TrimPrefix(files[i], "nbdcrypt/")
+	}
+	slices.Sort(files)
+	if want := slices.Sorted(maps.Values(generated)); !slices.Equal(files, want) {
+		t.Errorf("the tree has the assembly %q, this test's table %q", files, want)
+	}
+	for name, file := range generated {
+		out := filepath.Join(t.TempDir(), "out.s")
+		goIn(t, "_asm", "run", ".", "-kernel", name, "-out", out)
+		want, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join("..", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, _ := filepath.Rel("/xts/_asm", "/"+file)
+		want = bytes.Replace(want, []byte(" -out "+out), []byte(" -out "+target), 1) // in the first line
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is not what its generator writes: in xts/_asm, go run . -kernel %s -out %s", file, name, target)
+		}
+	}
+}
+
+// goIn runs the go command in dir and returns what it says.
+func goIn(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("go", args...)
+	cmd.Dir, cmd.Stderr = dir, t.Output()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out)
+}
