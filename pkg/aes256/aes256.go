@@ -2,12 +2,14 @@
 // caller passes in. The standard library's aes leaves expanded keys on the Go heap, from where they get into dumps and
 // swap; here schedules and GHASH keys lie where the key does, in pkg/secret, and go when it goes.
 //
-// Where the processor has instructions for AES, keys are expanded and keystream is made by them: no table is looked up, keystream
-// goes from a register into the text and nowhere else, and no register keeps a round key or keystream after a call. While a key
-// is expanded its round keys do pass through registers. Portable Go does it elsewhere, and behind the tag purego: it looks up
-// tables by secret bytes, so that someone who shares the processor's cache can learn from its timing, and what it holds in
-// registers and on the stack for a moment is up to the compiler. GHASH is portable everywhere, and takes the same time whatever it
-// hashes.
+// Where the processor has instructions for AES, they expand keys and make keystream: no table is looked up, keystream goes from
+// a register into the text and nowhere else, and no register holds anything secret after a call. During one, round keys pass
+// through registers while a key is expanded, and the first step of a block of keystream adds a round key to a counter that is no
+// secret; a signal right then saves it to the stack of the thread.
+//
+// Portable Go does the work elsewhere, and behind the tag purego. It looks up tables by secret bytes, so that someone who shares the
+// processor's cache can learn from its timing, and what it holds in registers and on the stack for a moment is up to the compiler.
+// So it is with GHASH, which is portable everywhere and looks up nothing: it takes the same steps whatever it hashes.
 package aes256
 
 import (
