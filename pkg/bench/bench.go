@@ -1,9 +1,10 @@
 // Package bench measures what this machine can do: how fast each implementation of the cipher is, and how near that is to the
 // processor's AES rounds alone, which no implementation can pass.
 //
-// The machine may have other work, and its frequency may change. So nothing is measured at one stretch: in each of several rounds
-// every row has a slice of a few milliseconds between two slices of AES rounds, and what counts is the median of the rounds. A row's
-// share of the ceiling so means the same on a noisy machine; the bytes a second don't.
+// The machine may have other work, and its frequency may change. So nothing is measured at one stretch: in each of many rounds every
+// row has a short slice between two slices of AES rounds, and what counts is the median of the rounds. A row's share of the ceiling so
+// means nearly the same on a machine that has other work; the bytes a second don't. What stays is a neighbour on the same core: it takes
+// more from a cipher, which loads and stores, than from AES rounds.
 package bench
 
 import (
@@ -17,10 +18,11 @@ import (
 )
 
 // Rounds is how often every row is measured by default: a few seconds for all.
-const Rounds = 15
+const Rounds = 101
 
-// slice is long against an interrupt and the reading of the clock, and short against a change of the frequency.
-const slice = 3 * time.Millisecond
+// slice is long against the reading of the clock, and so short against a scheduler's turn of milliseconds that most slices are whole:
+// many short ones give steadier medians than few long ones.
+const slice = 200 * time.Microsecond
 
 // Options say what to measure.
 type Options struct {

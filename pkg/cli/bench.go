@@ -24,10 +24,10 @@ func (a *app) benchCipher() *cobra.Command {
 		Long: `Measure XTS-AES-256 on one core: each implementation that this processor and build can run, both operations, both sizes of sector, and
 calls with runs of 512 bytes to 1 MiB, in place. The daemon uses the implementation that is listed first.
 
-The ceiling is the processor's AES rounds alone, on its widest registers and without memory, measured right before and after each slice
-of the cipher: a share of it means the same on a machine that has other work. Figures are medians of several rounds. Data of runs up
-to 64 KiB lies in near caches; 1 MiB exceeds the L2 cache of many processors, and then memory binds.`,
-		Example: "  nbdcrypt bench cipher\n  nbdcrypt bench cipher --impl generic --rounds 3 --json",
+The ceiling is the processor's AES rounds alone, on its widest registers and without memory. Short slices of it and of the cipher take
+turns, and the figures are medians of many rounds: a share of the ceiling means nearly the same on a machine that has other work. Runs of
+1 MiB exceed the L2 cache of many processors, and may show the memory's speed.`,
+		Example: "  nbdcrypt bench cipher\n  nbdcrypt bench cipher --impl generic --rounds 11 --json",
 		Args:    wants(),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			if err := checkBench(cmd, options); err != nil {
