@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,61 @@ func TestAssemblyIsGenerated(t *testing.T) {
 			t.Errorf("%s is not what its generator writes: in xts/_asm, go run . -kernel %s -out %s", file, name, target)
 		}
 	}
+}
+
+var (
+	vectorRegister = regexp.MustCompile(`\b[XYZ][0-9]+\b`)
+	clearing       = regexp.MustCompile(`^\s*(?:PXOR|VPXOR[DQ]?)\s+([XYZ][0-9]+), ([XYZ][0-9]+)(?:, ([XYZ][0-9]+))?$`)
+)
+
+// TestRegistersAreCleared wants each kernel to return with zeros in every vector register that it names: after a call, whatever saves
+// registers, saves nothing secret. Package bench's have no secrets.
+func TestRegistersAreCleared(t *testing.T) {
+	for name, file := range generated {
+		if name == "rounds" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kernel := range strings.Split(string(text), "\nTEXT ")[1:] {
+			symbol, _, _ := strings.Cut(kernel, "(")
+			used := vectorRegister.FindAllString(kernel, -1)
+			for _, part := range strings.SplitAfter(kernel, "\tRET\n") {
+				before, returns := strings.CutSuffix(part, "\tRET\n")
+				if left := missing(used, cleared(before)); returns && len(left) > 0 {
+					t.Errorf("%s: %s returns with something in vector registers %v", file, symbol, left)
+				}
+			}
+		}
+	}
+}
+
+// cleared are the numbers of the vector registers that the last lines of text clear. PXOR leaves all of a register but 128 bits as
+// they are.
+func cleared(text string) (numbers []string) {
+	lines, wide := strings.Split(strings.TrimSpace(text), "\n"), regexp.MustCompile(`\b[YZ][0-9]`).MatchString(text)
+	for _, line := range slices.Backward(lines) {
+		m := clearing.FindStringSubmatch(line)
+		switch {
+		case m != nil && m[1] == m[2] && (m[3] == m[1] || m[3] == "" && !wide):
+			numbers = append(numbers, m[1][1:])
+		case strings.TrimSpace(line) != "VZEROUPPER":
+			return numbers
+		}
+	}
+	return numbers
+}
+
+// missing are the numbers of registers that are not among numbers.
+func missing(registers, numbers []string) (left []string) {
+	for _, r := range registers {
+		if !slices.Contains(numbers, r[1:]) && !slices.Contains(left, r[1:]) {
+			left = append(left, r[1:])
+		}
+	}
+	return left
 }
 
 // goIn runs the go command in dir and returns what it says.
