@@ -2,10 +2,23 @@
 
 package aes256
 
-var hardware bool // until the assembly is there
+import "golang.org/x/sys/cpu"
 
-func expandKey(enc *Schedule, key *byte) {}
+// hardware says that this processor has what the functions below are made of.
+var hardware = cpu.ARM64.HasAES
 
-func invertKey(dec, enc *Schedule) {}
+// expandKey writes the schedule that encrypts under the KeySize bytes at key.
+//
+//go:noescape
+func expandKey(enc *Schedule, key *byte)
 
-func xorKeystream(enc *Schedule, dst, src *byte, n int, counter *[BlockSize]byte) {}
+// invertKey writes the schedule that decrypts what enc encrypts.
+//
+//go:noescape
+func invertKey(dec, enc *Schedule)
+
+// xorKeystream writes n bytes of src xor keystream to dst, which is src or lies apart from it. The keystream begins with the block
+// that counter is on; its last four bytes count, big-endian, modulo 2³².
+//
+//go:noescape
+func xorKeystream(enc *Schedule, dst, src *byte, n int, counter *[BlockSize]byte)
