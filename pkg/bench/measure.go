@@ -43,6 +43,9 @@ func (s *session) measure(ctx context.Context) error {
 		s.fit(&w.task)
 	}
 	for _, r := range s.rows {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		s.fit(&r.task)
 	}
 	for round := range s.rounds {
