@@ -6,13 +6,16 @@ import "golang.org/x/sys/cpu"
 
 // kernels is the implementations in assembly that this machine can run, the fastest first.
 func kernels() (list []Implementation) {
+	if hasAVX512() {
+		list = append(list, avx512)
+	}
 	return list
 }
 
 // hasAVX512 tells of vectors of four blocks. The package cpu sets all of these only where the system saves such registers.
 func hasAVX512() bool {
 	x := &cpu.X86
-	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VAES && x.HasAVX512VPCLMULQDQ
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VAES
 }
 
 // hasAVX2 tells of AES on vectors of two blocks, which there are processors that have without AVX-512. The package cpu does not
@@ -33,10 +36,20 @@ func features7() uint32
 // lies apart from it.
 func encryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int) {
 	switch i {
+	case avx512:
+		encryptAVX512(keys, dst, src, pieces, tweak, perSector)
 	}
 }
 
 func decryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int) {
 	switch i {
+	case avx512:
+		decryptAVX512(keys, dst, src, pieces, tweak, perSector)
 	}
 }
+
+//go:noescape
+func encryptAVX512(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)
+
+//go:noescape
+func decryptAVX512(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)

@@ -1,0 +1,42 @@
+package main
+
+// An instruction writes itself. Lists of them are put in an order that keeps the processor's units busy.
+type instruction = func()
+
+func emit(lists ...[]instruction) {
+	for _, list := range lists {
+		for _, write := range list {
+			write()
+		}
+	}
+}
+
+// spread writes side evenly among main: side instructions cost nothing as long as they don't come in crowds.
+func spread(main, side []instruction) {
+	done := 0
+	for i, write := range main {
+		write()
+		for ; done < (i+1)*len(side)/len(main); done++ {
+			side[done]()
+		}
+	}
+}
+
+// merge takes from a and b in turns.
+func merge(a, b []instruction) (list []instruction) {
+	for len(a) > 0 && len(b) > 0 {
+		list = append(list, a[0], b[0])
+		a, b = a[1:], b[1:]
+	}
+	return append(append(list, a...), b...)
+}
+
+// rotate takes eight from a, then eight from b: two rounds of half a piece each.
+func rotate(a, b []instruction) (list []instruction) {
+	for len(a)+len(b) > 0 {
+		n, m := min(8, len(a)), min(8, len(b))
+		list = append(append(list, a[:n]...), b[:m]...)
+		a, b = a[n:], b[m:]
+	}
+	return list
+}
