@@ -44,10 +44,10 @@ DATA avx512Constants<>+260(SB)/1, $0x80
 DATA avx512Constants<>+261(SB)/1, $0x80
 DATA avx512Constants<>+262(SB)/1, $0x80
 DATA avx512Constants<>+263(SB)/1, $0x80
-DATA avx512Constants<>+264(SB)/1, $0x80
-DATA avx512Constants<>+265(SB)/1, $0x80
-DATA avx512Constants<>+266(SB)/1, $0x80
-DATA avx512Constants<>+267(SB)/1, $0x80
+DATA avx512Constants<>+264(SB)/1, $0x01
+DATA avx512Constants<>+265(SB)/1, $0x03
+DATA avx512Constants<>+266(SB)/1, $0x05
+DATA avx512Constants<>+267(SB)/1, $0x07
 DATA avx512Constants<>+268(SB)/1, $0x00
 DATA avx512Constants<>+269(SB)/1, $0x02
 DATA avx512Constants<>+270(SB)/1, $0x04
@@ -60,10 +60,10 @@ DATA avx512Constants<>+276(SB)/1, $0x80
 DATA avx512Constants<>+277(SB)/1, $0x80
 DATA avx512Constants<>+278(SB)/1, $0x80
 DATA avx512Constants<>+279(SB)/1, $0x80
-DATA avx512Constants<>+280(SB)/1, $0x80
-DATA avx512Constants<>+281(SB)/1, $0x80
-DATA avx512Constants<>+282(SB)/1, $0x80
-DATA avx512Constants<>+283(SB)/1, $0x80
+DATA avx512Constants<>+280(SB)/1, $0x01
+DATA avx512Constants<>+281(SB)/1, $0x03
+DATA avx512Constants<>+282(SB)/1, $0x05
+DATA avx512Constants<>+283(SB)/1, $0x07
 DATA avx512Constants<>+284(SB)/1, $0x00
 DATA avx512Constants<>+285(SB)/1, $0x02
 DATA avx512Constants<>+286(SB)/1, $0x04
@@ -76,10 +76,10 @@ DATA avx512Constants<>+292(SB)/1, $0x80
 DATA avx512Constants<>+293(SB)/1, $0x80
 DATA avx512Constants<>+294(SB)/1, $0x80
 DATA avx512Constants<>+295(SB)/1, $0x80
-DATA avx512Constants<>+296(SB)/1, $0x80
-DATA avx512Constants<>+297(SB)/1, $0x80
-DATA avx512Constants<>+298(SB)/1, $0x80
-DATA avx512Constants<>+299(SB)/1, $0x80
+DATA avx512Constants<>+296(SB)/1, $0x01
+DATA avx512Constants<>+297(SB)/1, $0x03
+DATA avx512Constants<>+298(SB)/1, $0x05
+DATA avx512Constants<>+299(SB)/1, $0x07
 DATA avx512Constants<>+300(SB)/1, $0x00
 DATA avx512Constants<>+301(SB)/1, $0x02
 DATA avx512Constants<>+302(SB)/1, $0x04
@@ -92,10 +92,10 @@ DATA avx512Constants<>+308(SB)/1, $0x80
 DATA avx512Constants<>+309(SB)/1, $0x80
 DATA avx512Constants<>+310(SB)/1, $0x80
 DATA avx512Constants<>+311(SB)/1, $0x80
-DATA avx512Constants<>+312(SB)/1, $0x80
-DATA avx512Constants<>+313(SB)/1, $0x80
-DATA avx512Constants<>+314(SB)/1, $0x80
-DATA avx512Constants<>+315(SB)/1, $0x80
+DATA avx512Constants<>+312(SB)/1, $0x01
+DATA avx512Constants<>+313(SB)/1, $0x03
+DATA avx512Constants<>+314(SB)/1, $0x05
+DATA avx512Constants<>+315(SB)/1, $0x07
 DATA avx512Constants<>+316(SB)/1, $0x00
 DATA avx512Constants<>+317(SB)/1, $0x02
 DATA avx512Constants<>+318(SB)/1, $0x04
@@ -108,14 +108,14 @@ DATA avx512Constants<>+324(SB)/1, $0x80
 DATA avx512Constants<>+325(SB)/1, $0x80
 DATA avx512Constants<>+326(SB)/1, $0x80
 DATA avx512Constants<>+327(SB)/1, $0x80
-DATA avx512Constants<>+328(SB)/1, $0x80
-DATA avx512Constants<>+329(SB)/1, $0x80
-DATA avx512Constants<>+330(SB)/1, $0x80
-DATA avx512Constants<>+331(SB)/1, $0x80
-DATA avx512Constants<>+332(SB)/1, $0x01
-DATA avx512Constants<>+333(SB)/1, $0x03
-DATA avx512Constants<>+334(SB)/1, $0x05
-DATA avx512Constants<>+335(SB)/1, $0x07
+DATA avx512Constants<>+328(SB)/1, $0x09
+DATA avx512Constants<>+329(SB)/1, $0x0b
+DATA avx512Constants<>+330(SB)/1, $0x0d
+DATA avx512Constants<>+331(SB)/1, $0x0f
+DATA avx512Constants<>+332(SB)/1, $0x08
+DATA avx512Constants<>+333(SB)/1, $0x0a
+DATA avx512Constants<>+334(SB)/1, $0x0c
+DATA avx512Constants<>+335(SB)/1, $0x0e
 DATA avx512Constants<>+336(SB)/1, $0x80
 DATA avx512Constants<>+337(SB)/1, $0x80
 DATA avx512Constants<>+338(SB)/1, $0x80
@@ -124,14 +124,14 @@ DATA avx512Constants<>+340(SB)/1, $0x80
 DATA avx512Constants<>+341(SB)/1, $0x80
 DATA avx512Constants<>+342(SB)/1, $0x80
 DATA avx512Constants<>+343(SB)/1, $0x80
-DATA avx512Constants<>+344(SB)/1, $0x80
-DATA avx512Constants<>+345(SB)/1, $0x80
-DATA avx512Constants<>+346(SB)/1, $0x80
-DATA avx512Constants<>+347(SB)/1, $0x80
-DATA avx512Constants<>+348(SB)/1, $0x01
-DATA avx512Constants<>+349(SB)/1, $0x03
-DATA avx512Constants<>+350(SB)/1, $0x05
-DATA avx512Constants<>+351(SB)/1, $0x07
+DATA avx512Constants<>+344(SB)/1, $0x09
+DATA avx512Constants<>+345(SB)/1, $0x0b
+DATA avx512Constants<>+346(SB)/1, $0x0d
+DATA avx512Constants<>+347(SB)/1, $0x0f
+DATA avx512Constants<>+348(SB)/1, $0x08
+DATA avx512Constants<>+349(SB)/1, $0x0a
+DATA avx512Constants<>+350(SB)/1, $0x0c
+DATA avx512Constants<>+351(SB)/1, $0x0e
 DATA avx512Constants<>+352(SB)/1, $0x80
 DATA avx512Constants<>+353(SB)/1, $0x80
 DATA avx512Constants<>+354(SB)/1, $0x80
@@ -140,14 +140,14 @@ DATA avx512Constants<>+356(SB)/1, $0x80
 DATA avx512Constants<>+357(SB)/1, $0x80
 DATA avx512Constants<>+358(SB)/1, $0x80
 DATA avx512Constants<>+359(SB)/1, $0x80
-DATA avx512Constants<>+360(SB)/1, $0x80
-DATA avx512Constants<>+361(SB)/1, $0x80
-DATA avx512Constants<>+362(SB)/1, $0x80
-DATA avx512Constants<>+363(SB)/1, $0x80
-DATA avx512Constants<>+364(SB)/1, $0x01
-DATA avx512Constants<>+365(SB)/1, $0x03
-DATA avx512Constants<>+366(SB)/1, $0x05
-DATA avx512Constants<>+367(SB)/1, $0x07
+DATA avx512Constants<>+360(SB)/1, $0x09
+DATA avx512Constants<>+361(SB)/1, $0x0b
+DATA avx512Constants<>+362(SB)/1, $0x0d
+DATA avx512Constants<>+363(SB)/1, $0x0f
+DATA avx512Constants<>+364(SB)/1, $0x08
+DATA avx512Constants<>+365(SB)/1, $0x0a
+DATA avx512Constants<>+366(SB)/1, $0x0c
+DATA avx512Constants<>+367(SB)/1, $0x0e
 DATA avx512Constants<>+368(SB)/1, $0x80
 DATA avx512Constants<>+369(SB)/1, $0x80
 DATA avx512Constants<>+370(SB)/1, $0x80
@@ -156,143 +156,15 @@ DATA avx512Constants<>+372(SB)/1, $0x80
 DATA avx512Constants<>+373(SB)/1, $0x80
 DATA avx512Constants<>+374(SB)/1, $0x80
 DATA avx512Constants<>+375(SB)/1, $0x80
-DATA avx512Constants<>+376(SB)/1, $0x80
-DATA avx512Constants<>+377(SB)/1, $0x80
-DATA avx512Constants<>+378(SB)/1, $0x80
-DATA avx512Constants<>+379(SB)/1, $0x80
-DATA avx512Constants<>+380(SB)/1, $0x01
-DATA avx512Constants<>+381(SB)/1, $0x03
-DATA avx512Constants<>+382(SB)/1, $0x05
-DATA avx512Constants<>+383(SB)/1, $0x07
-DATA avx512Constants<>+384(SB)/1, $0x80
-DATA avx512Constants<>+385(SB)/1, $0x80
-DATA avx512Constants<>+386(SB)/1, $0x80
-DATA avx512Constants<>+387(SB)/1, $0x80
-DATA avx512Constants<>+388(SB)/1, $0x80
-DATA avx512Constants<>+389(SB)/1, $0x80
-DATA avx512Constants<>+390(SB)/1, $0x80
-DATA avx512Constants<>+391(SB)/1, $0x80
-DATA avx512Constants<>+392(SB)/1, $0x80
-DATA avx512Constants<>+393(SB)/1, $0x80
-DATA avx512Constants<>+394(SB)/1, $0x80
-DATA avx512Constants<>+395(SB)/1, $0x80
-DATA avx512Constants<>+396(SB)/1, $0x08
-DATA avx512Constants<>+397(SB)/1, $0x0a
-DATA avx512Constants<>+398(SB)/1, $0x0c
-DATA avx512Constants<>+399(SB)/1, $0x0e
-DATA avx512Constants<>+400(SB)/1, $0x80
-DATA avx512Constants<>+401(SB)/1, $0x80
-DATA avx512Constants<>+402(SB)/1, $0x80
-DATA avx512Constants<>+403(SB)/1, $0x80
-DATA avx512Constants<>+404(SB)/1, $0x80
-DATA avx512Constants<>+405(SB)/1, $0x80
-DATA avx512Constants<>+406(SB)/1, $0x80
-DATA avx512Constants<>+407(SB)/1, $0x80
-DATA avx512Constants<>+408(SB)/1, $0x80
-DATA avx512Constants<>+409(SB)/1, $0x80
-DATA avx512Constants<>+410(SB)/1, $0x80
-DATA avx512Constants<>+411(SB)/1, $0x80
-DATA avx512Constants<>+412(SB)/1, $0x08
-DATA avx512Constants<>+413(SB)/1, $0x0a
-DATA avx512Constants<>+414(SB)/1, $0x0c
-DATA avx512Constants<>+415(SB)/1, $0x0e
-DATA avx512Constants<>+416(SB)/1, $0x80
-DATA avx512Constants<>+417(SB)/1, $0x80
-DATA avx512Constants<>+418(SB)/1, $0x80
-DATA avx512Constants<>+419(SB)/1, $0x80
-DATA avx512Constants<>+420(SB)/1, $0x80
-DATA avx512Constants<>+421(SB)/1, $0x80
-DATA avx512Constants<>+422(SB)/1, $0x80
-DATA avx512Constants<>+423(SB)/1, $0x80
-DATA avx512Constants<>+424(SB)/1, $0x80
-DATA avx512Constants<>+425(SB)/1, $0x80
-DATA avx512Constants<>+426(SB)/1, $0x80
-DATA avx512Constants<>+427(SB)/1, $0x80
-DATA avx512Constants<>+428(SB)/1, $0x08
-DATA avx512Constants<>+429(SB)/1, $0x0a
-DATA avx512Constants<>+430(SB)/1, $0x0c
-DATA avx512Constants<>+431(SB)/1, $0x0e
-DATA avx512Constants<>+432(SB)/1, $0x80
-DATA avx512Constants<>+433(SB)/1, $0x80
-DATA avx512Constants<>+434(SB)/1, $0x80
-DATA avx512Constants<>+435(SB)/1, $0x80
-DATA avx512Constants<>+436(SB)/1, $0x80
-DATA avx512Constants<>+437(SB)/1, $0x80
-DATA avx512Constants<>+438(SB)/1, $0x80
-DATA avx512Constants<>+439(SB)/1, $0x80
-DATA avx512Constants<>+440(SB)/1, $0x80
-DATA avx512Constants<>+441(SB)/1, $0x80
-DATA avx512Constants<>+442(SB)/1, $0x80
-DATA avx512Constants<>+443(SB)/1, $0x80
-DATA avx512Constants<>+444(SB)/1, $0x08
-DATA avx512Constants<>+445(SB)/1, $0x0a
-DATA avx512Constants<>+446(SB)/1, $0x0c
-DATA avx512Constants<>+447(SB)/1, $0x0e
-DATA avx512Constants<>+448(SB)/1, $0x80
-DATA avx512Constants<>+449(SB)/1, $0x80
-DATA avx512Constants<>+450(SB)/1, $0x80
-DATA avx512Constants<>+451(SB)/1, $0x80
-DATA avx512Constants<>+452(SB)/1, $0x80
-DATA avx512Constants<>+453(SB)/1, $0x80
-DATA avx512Constants<>+454(SB)/1, $0x80
-DATA avx512Constants<>+455(SB)/1, $0x80
-DATA avx512Constants<>+456(SB)/1, $0x80
-DATA avx512Constants<>+457(SB)/1, $0x80
-DATA avx512Constants<>+458(SB)/1, $0x80
-DATA avx512Constants<>+459(SB)/1, $0x80
-DATA avx512Constants<>+460(SB)/1, $0x09
-DATA avx512Constants<>+461(SB)/1, $0x0b
-DATA avx512Constants<>+462(SB)/1, $0x0d
-DATA avx512Constants<>+463(SB)/1, $0x0f
-DATA avx512Constants<>+464(SB)/1, $0x80
-DATA avx512Constants<>+465(SB)/1, $0x80
-DATA avx512Constants<>+466(SB)/1, $0x80
-DATA avx512Constants<>+467(SB)/1, $0x80
-DATA avx512Constants<>+468(SB)/1, $0x80
-DATA avx512Constants<>+469(SB)/1, $0x80
-DATA avx512Constants<>+470(SB)/1, $0x80
-DATA avx512Constants<>+471(SB)/1, $0x80
-DATA avx512Constants<>+472(SB)/1, $0x80
-DATA avx512Constants<>+473(SB)/1, $0x80
-DATA avx512Constants<>+474(SB)/1, $0x80
-DATA avx512Constants<>+475(SB)/1, $0x80
-DATA avx512Constants<>+476(SB)/1, $0x09
-DATA avx512Constants<>+477(SB)/1, $0x0b
-DATA avx512Constants<>+478(SB)/1, $0x0d
-DATA avx512Constants<>+479(SB)/1, $0x0f
-DATA avx512Constants<>+480(SB)/1, $0x80
-DATA avx512Constants<>+481(SB)/1, $0x80
-DATA avx512Constants<>+482(SB)/1, $0x80
-DATA avx512Constants<>+483(SB)/1, $0x80
-DATA avx512Constants<>+484(SB)/1, $0x80
-DATA avx512Constants<>+485(SB)/1, $0x80
-DATA avx512Constants<>+486(SB)/1, $0x80
-DATA avx512Constants<>+487(SB)/1, $0x80
-DATA avx512Constants<>+488(SB)/1, $0x80
-DATA avx512Constants<>+489(SB)/1, $0x80
-DATA avx512Constants<>+490(SB)/1, $0x80
-DATA avx512Constants<>+491(SB)/1, $0x80
-DATA avx512Constants<>+492(SB)/1, $0x09
-DATA avx512Constants<>+493(SB)/1, $0x0b
-DATA avx512Constants<>+494(SB)/1, $0x0d
-DATA avx512Constants<>+495(SB)/1, $0x0f
-DATA avx512Constants<>+496(SB)/1, $0x80
-DATA avx512Constants<>+497(SB)/1, $0x80
-DATA avx512Constants<>+498(SB)/1, $0x80
-DATA avx512Constants<>+499(SB)/1, $0x80
-DATA avx512Constants<>+500(SB)/1, $0x80
-DATA avx512Constants<>+501(SB)/1, $0x80
-DATA avx512Constants<>+502(SB)/1, $0x80
-DATA avx512Constants<>+503(SB)/1, $0x80
-DATA avx512Constants<>+504(SB)/1, $0x80
-DATA avx512Constants<>+505(SB)/1, $0x80
-DATA avx512Constants<>+506(SB)/1, $0x80
-DATA avx512Constants<>+507(SB)/1, $0x80
-DATA avx512Constants<>+508(SB)/1, $0x09
-DATA avx512Constants<>+509(SB)/1, $0x0b
-DATA avx512Constants<>+510(SB)/1, $0x0d
-DATA avx512Constants<>+511(SB)/1, $0x0f
-GLOBL avx512Constants<>(SB), RODATA|NOPTR, $512
+DATA avx512Constants<>+376(SB)/1, $0x09
+DATA avx512Constants<>+377(SB)/1, $0x0b
+DATA avx512Constants<>+378(SB)/1, $0x0d
+DATA avx512Constants<>+379(SB)/1, $0x0f
+DATA avx512Constants<>+380(SB)/1, $0x08
+DATA avx512Constants<>+381(SB)/1, $0x0a
+DATA avx512Constants<>+382(SB)/1, $0x0c
+DATA avx512Constants<>+383(SB)/1, $0x0e
+GLOBL avx512Constants<>(SB), RODATA|NOPTR, $384
 
 // func encryptAVX512(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, CMOV, VAES
@@ -357,8 +229,10 @@ TEXT ·encryptAVX512(SB), NOSPLIT, $448-48
 	VPTERNLOGQ     $0x96, Z24, Z30, Z27
 	VMOVDQA64      Z16, Z28
 	VPXORQ         (AX), Z28, Z29
-	VPXORQ         256(AX), Z28, Z30
+	VPXORQ         576(AX), Z28, Z30
 	VPXORQ         896(AX), Z28, Z31
+	VMOVDQU64      avx512Constants<>+256(SB), Z22
+	VMOVDQU64      avx512Constants<>+320(SB), Z23
 	VPXORQ         Z25, Z25, Z25
 	VPUNPCKHDQ     Z27, Z16, Z24
 	VPUNPCKHBW     Z25, Z24, Z24
@@ -367,17 +241,15 @@ TEXT ·encryptAVX512(SB), NOSPLIT, $448-48
 	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VPSLLW         $0x07, Z24, Z24
 	VPXORQ         Z25, Z24, Z24
-	VPSHUFB        avx512Constants<>+256(SB), Z24, Z20
-	VPSHUFB        avx512Constants<>+320(SB), Z24, Z22
-	VPSHUFB        avx512Constants<>+384(SB), Z24, Z21
-	VPSHUFB        avx512Constants<>+448(SB), Z24, Z23
-	VPALIGNR.Z     $0x0e, Z22, Z22, K1, Z25
+	VPSHUFB        Z22, Z24, Z20
+	VPSHUFB        Z23, Z24, Z21
+	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
 	VPALIGNR       $0x0f, Z20, Z16, Z17
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VPALIGNR.Z     $0x0d, Z22, Z22, K2, Z24
+	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
 	VPALIGNR       $0x0e, Z20, Z16, Z18
 	VPTERNLOGQ     $0x96, Z24, Z28, Z18
-	VPALIGNR.Z     $0x0c, Z22, Z22, K3, Z25
+	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
 	VPALIGNR       $0x0d, Z20, Z16, Z19
 	VPTERNLOGQ     $0x96, Z25, Z28, Z19
 	VPXORQ         (DX), Z16, Z0
@@ -399,7 +271,7 @@ TEXT ·encryptAVX512(SB), NOSPLIT, $448-48
 	VAESENC        64(AX), Z6, Z6
 	VAESENC        128(AX), Z0, Z0
 	VAESENC        128(AX), Z2, Z2
-	VPALIGNR.Z     $0x0e, Z23, Z23, K1, Z25
+	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
 	VAESENC        128(AX), Z4, Z4
 	VAESENC        128(AX), Z6, Z6
 	VAESENC        192(AX), Z0, Z0
@@ -408,15 +280,11 @@ TEXT ·encryptAVX512(SB), NOSPLIT, $448-48
 	VAESENC        192(AX), Z4, Z4
 	VAESENC        192(AX), Z6, Z6
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VAESENC        Z30, Z0, Z0
-	VPXORQ         Z28, Z0, Z0
-	VAESENC        Z30, Z2, Z2
-	VPXORQ         Z28, Z2, Z2
-	VPALIGNR.Z     $0x0d, Z23, Z23, K2, Z24
-	VAESENC        Z30, Z4, Z4
-	VPXORQ         Z28, Z4, Z4
-	VAESENC        Z30, Z6, Z6
-	VPXORQ         Z28, Z6, Z6
+	VAESENC        256(AX), Z0, Z0
+	VAESENC        256(AX), Z2, Z2
+	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
+	VAESENC        256(AX), Z4, Z4
+	VAESENC        256(AX), Z6, Z6
 	VAESENC        320(AX), Z0, Z0
 	VPALIGNR       $0x0e, Z21, Z16, Z18
 	VAESENC        320(AX), Z2, Z2
@@ -426,7 +294,7 @@ TEXT ·encryptAVX512(SB), NOSPLIT, $448-48
 	VAESENC        384(AX), Z0, Z0
 	VAESENC        384(AX), Z2, Z2
 	VAESENC        384(AX), Z4, Z4
-	VPALIGNR.Z     $0x0c, Z23, Z23, K3, Z25
+	VPALIGNR.Z     $0x08, Z21, Z21, K3, Z25
 	VAESENC        384(AX), Z6, Z6
 	VAESENC        448(AX), Z0, Z0
 	VAESENC        448(AX), Z2, Z2
@@ -596,66 +464,64 @@ loop:
 	VAESENC        512(AX), Z4, Z4
 	VAESENC        512(AX), Z6, Z6
 	VPUNPCKHDQ     Z27, Z16, Z24
-	VAESENC        576(AX), Z0, Z0
-	VAESENC        576(AX), Z2, Z2
+	VAESENC        Z30, Z0, Z0
+	VPXORQ         Z28, Z0, Z0
+	VAESENC        Z30, Z2, Z2
+	VPXORQ         Z28, Z2, Z2
 	VPUNPCKHBW     Z25, Z24, Z24
-	VAESENC        576(AX), Z4, Z4
-	VAESENC        576(AX), Z6, Z6
+	VAESENC        Z30, Z4, Z4
+	VPXORQ         Z28, Z4, Z4
+	VAESENC        Z30, Z6, Z6
+	VPXORQ         Z28, Z6, Z6
 	VPSLLW         $0x01, Z24, Z25
 	VAESENC        64(AX), Z1, Z1
-	VPSLLW         $0x02, Z24, Z26
 	VAESENC        64(AX), Z3, Z3
+	VPSLLW         $0x02, Z24, Z26
 	VAESENC        64(AX), Z5, Z5
-	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VAESENC        64(AX), Z7, Z7
+	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VAESENC        128(AX), Z1, Z1
-	VPSLLW         $0x07, Z24, Z24
 	VAESENC        128(AX), Z3, Z3
+	VPSLLW         $0x07, Z24, Z24
 	VAESENC        128(AX), Z5, Z5
-	VPXORQ         Z25, Z24, Z24
 	VAESENC        128(AX), Z7, Z7
-	VPSHUFB        avx512Constants<>+256(SB), Z24, Z20
+	VPXORQ         Z25, Z24, Z24
 	VAESENC        640(AX), Z0, Z0
 	VAESENC        640(AX), Z2, Z2
-	VPBROADCASTQ.Z SI, K5, Z26
+	VPSHUFB        Z22, Z24, Z20
 	VAESENC        640(AX), Z4, Z4
 	VAESENC        640(AX), Z6, Z6
-	VPSHUFB        avx512Constants<>+320(SB), Z24, Z22
+	VPBROADCASTQ.Z SI, K5, Z26
 	VAESENC        704(AX), Z0, Z0
 	VAESENC        704(AX), Z2, Z2
-	LEAQ           (SI)(DI*4), SI
+	VPSHUFB        Z23, Z24, Z21
 	VAESENC        704(AX), Z4, Z4
 	VAESENC        704(AX), Z6, Z6
-	VPSHUFB        avx512Constants<>+384(SB), Z24, Z21
+	LEAQ           (SI)(DI*4), SI
 	VAESENC        192(AX), Z1, Z1
-	VPADDQ         (R8), Z26, Z26
+	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
 	VAESENC        192(AX), Z3, Z3
 	VAESENC        192(AX), Z5, Z5
-	VPSHUFB        avx512Constants<>+448(SB), Z24, Z23
+	VPADDQ         (R8), Z26, Z26
 	VAESENC        192(AX), Z7, Z7
-	VAESENC        Z30, Z1, Z1
-	VPXORQ         Z28, Z1, Z1
-	VPXORQ         1920(AX), Z26, Z26
-	VAESENC        Z30, Z3, Z3
-	VPXORQ         Z28, Z3, Z3
-	VAESENC        Z30, Z5, Z5
-	VPXORQ         Z28, Z5, Z5
-	VPALIGNR.Z     $0x0e, Z22, Z22, K1, Z25
-	VAESENC        Z30, Z7, Z7
-	VPXORQ         Z28, Z7, Z7
-	VAESENC        1984(AX), Z26, Z26
-	VAESENC        768(AX), Z0, Z0
-	VAESENC        768(AX), Z2, Z2
+	VAESENC        256(AX), Z1, Z1
 	VPALIGNR       $0x0f, Z20, Z16, Z17
-	VAESENC        768(AX), Z4, Z4
-	VAESENC        768(AX), Z6, Z6
-	VAESENC        2048(AX), Z26, Z26
-	VAESENC        832(AX), Z0, Z0
-	VAESENC        832(AX), Z2, Z2
+	VAESENC        256(AX), Z3, Z3
+	VAESENC        256(AX), Z5, Z5
+	VPXORQ         1920(AX), Z26, Z26
+	VAESENC        256(AX), Z7, Z7
+	VAESENC        768(AX), Z0, Z0
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
+	VAESENC        768(AX), Z2, Z2
+	VAESENC        768(AX), Z4, Z4
+	VAESENC        1984(AX), Z26, Z26
+	VAESENC        768(AX), Z6, Z6
+	VAESENC        832(AX), Z0, Z0
+	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
+	VAESENC        832(AX), Z2, Z2
 	VAESENC        832(AX), Z4, Z4
+	VAESENC        2048(AX), Z26, Z26
 	VAESENC        832(AX), Z6, Z6
-	VPALIGNR.Z     $0x0d, Z22, Z22, K2, Z24
 	VAESENC        320(AX), Z1, Z1
 	VPALIGNR       $0x0e, Z20, Z16, Z18
 	VAESENC        320(AX), Z3, Z3
@@ -663,7 +529,7 @@ loop:
 	VPTERNLOGQ     $0x96, Z24, Z28, Z18
 	VAESENC        320(AX), Z7, Z7
 	VAESENC        384(AX), Z1, Z1
-	VPALIGNR.Z     $0x0c, Z22, Z22, K3, Z25
+	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
 	VAESENC        384(AX), Z3, Z3
 	VAESENC        384(AX), Z5, Z5
 	VPALIGNR       $0x0d, Z20, Z16, Z19
@@ -706,7 +572,7 @@ loop:
 	VAESENC        2112(AX), Z26, Z26
 	VAESENC        128(AX), Z2, Z2
 	VAESENC        128(AX), Z4, Z4
-	VPALIGNR.Z     $0x0e, Z23, Z23, K1, Z25
+	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
 	VAESENC        128(AX), Z6, Z6
 	VAESENC        512(AX), Z1, Z1
 	VAESENC        2176(AX), Z26, Z26
@@ -714,27 +580,27 @@ loop:
 	VAESENC        512(AX), Z5, Z5
 	VPALIGNR       $0x0f, Z21, Z16, Z17
 	VAESENC        512(AX), Z7, Z7
-	VAESENC        576(AX), Z1, Z1
-	VAESENC        576(AX), Z3, Z3
+	VAESENC        Z30, Z1, Z1
+	VPXORQ         Z28, Z1, Z1
+	VAESENC        Z30, Z3, Z3
+	VPXORQ         Z28, Z3, Z3
 	VAESENC        2240(AX), Z26, Z26
-	VAESENC        576(AX), Z5, Z5
-	VAESENC        576(AX), Z7, Z7
+	VAESENC        Z30, Z5, Z5
+	VPXORQ         Z28, Z5, Z5
+	VAESENC        Z30, Z7, Z7
+	VPXORQ         Z28, Z7, Z7
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
 	VAESENC        192(AX), Z0, Z0
 	VAESENC        192(AX), Z2, Z2
 	VAESENC        2304(AX), Z26, Z26
 	VAESENC        192(AX), Z4, Z4
 	VAESENC        192(AX), Z6, Z6
-	VPALIGNR.Z     $0x0d, Z23, Z23, K2, Z24
-	VAESENC        Z30, Z0, Z0
-	VPXORQ         Z28, Z0, Z0
-	VAESENC        Z30, Z2, Z2
-	VPXORQ         Z28, Z2, Z2
+	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
+	VAESENC        256(AX), Z0, Z0
+	VAESENC        256(AX), Z2, Z2
 	VAESENC        2368(AX), Z26, Z26
-	VAESENC        Z30, Z4, Z4
-	VPXORQ         Z28, Z4, Z4
-	VAESENC        Z30, Z6, Z6
-	VPXORQ         Z28, Z6, Z6
+	VAESENC        256(AX), Z4, Z4
+	VAESENC        256(AX), Z6, Z6
 	VPALIGNR       $0x0e, Z21, Z16, Z18
 	VAESENC        640(AX), Z1, Z1
 	VAESENC        640(AX), Z3, Z3
@@ -748,7 +614,7 @@ loop:
 	VAESENC        2496(AX), Z26, Z26
 	VAESENC        704(AX), Z7, Z7
 	VAESENC        320(AX), Z0, Z0
-	VPALIGNR.Z     $0x0c, Z23, Z23, K3, Z25
+	VPALIGNR.Z     $0x08, Z21, Z21, K3, Z25
 	VAESENC        320(AX), Z2, Z2
 	VAESENC        320(AX), Z4, Z4
 	VAESENC        2560(AX), Z26, Z26
@@ -808,10 +674,10 @@ loop:
 	JMP            loop
 
 sameSector:
-	VPALIGNR.Z $0x0b, Z22, Z22, K4, Z24
+	VPALIGNR.Z $0x07, Z20, Z20, K4, Z24
 	VPALIGNR   $0x0c, Z20, Z8, Z16
 	VPXORQ     Z24, Z16, Z16
-	VPALIGNR.Z $0x0b, Z23, Z23, K4, Z25
+	VPALIGNR.Z $0x07, Z21, Z21, K4, Z25
 	VPALIGNR   $0x0c, Z21, Z9, Z27
 	VPXORQ     Z25, Z27, Z27
 
@@ -821,68 +687,66 @@ rounds:
 	VAESENC     512(AX), Z4, Z4
 	VPXORQ      Z25, Z25, Z25
 	VAESENC     512(AX), Z6, Z6
-	VAESENC     576(AX), Z0, Z0
+	VAESENC     Z30, Z0, Z0
+	VPXORQ      Z28, Z0, Z0
+	VAESENC     Z30, Z2, Z2
+	VPXORQ      Z28, Z2, Z2
 	VPUNPCKHDQ  Z27, Z16, Z24
-	VAESENC     576(AX), Z2, Z2
-	VAESENC     576(AX), Z4, Z4
+	VAESENC     Z30, Z4, Z4
+	VPXORQ      Z28, Z4, Z4
+	VAESENC     Z30, Z6, Z6
+	VPXORQ      Z28, Z6, Z6
 	VPUNPCKHBW  Z25, Z24, Z24
-	VAESENC     576(AX), Z6, Z6
 	VAESENC     64(AX), Z1, Z1
 	VAESENC     64(AX), Z3, Z3
-	VPSLLW      $0x01, Z24, Z25
 	VAESENC     64(AX), Z5, Z5
+	VPSLLW      $0x01, Z24, Z25
 	VAESENC     64(AX), Z7, Z7
-	VPSLLW      $0x02, Z24, Z26
 	VAESENC     128(AX), Z1, Z1
+	VPSLLW      $0x02, Z24, Z26
 	VAESENC     128(AX), Z3, Z3
-	VPTERNLOGQ  $0x96, Z24, Z26, Z25
 	VAESENC     128(AX), Z5, Z5
 	VAESENC     128(AX), Z7, Z7
-	VPSLLW      $0x07, Z24, Z24
+	VPTERNLOGQ  $0x96, Z24, Z26, Z25
 	VAESENC     640(AX), Z0, Z0
 	VAESENC     640(AX), Z2, Z2
+	VPSLLW      $0x07, Z24, Z24
 	VAESENC     640(AX), Z4, Z4
-	VPXORQ      Z25, Z24, Z24
 	VAESENC     640(AX), Z6, Z6
 	VAESENC     704(AX), Z0, Z0
-	VPSHUFB     avx512Constants<>+256(SB), Z24, Z20
+	VPXORQ      Z25, Z24, Z24
 	VAESENC     704(AX), Z2, Z2
 	VAESENC     704(AX), Z4, Z4
-	VPSHUFB     avx512Constants<>+320(SB), Z24, Z22
+	VPSHUFB     Z22, Z24, Z20
 	VAESENC     704(AX), Z6, Z6
 	VAESENC     192(AX), Z1, Z1
 	VAESENC     192(AX), Z3, Z3
-	VPSHUFB     avx512Constants<>+384(SB), Z24, Z21
+	VPSHUFB     Z23, Z24, Z21
 	VAESENC     192(AX), Z5, Z5
 	VAESENC     192(AX), Z7, Z7
-	VPSHUFB     avx512Constants<>+448(SB), Z24, Z23
-	VAESENC     Z30, Z1, Z1
-	VPXORQ      Z28, Z1, Z1
-	VAESENC     Z30, Z3, Z3
-	VPXORQ      Z28, Z3, Z3
-	VPALIGNR.Z  $0x0e, Z22, Z22, K1, Z25
-	VAESENC     Z30, Z5, Z5
-	VPXORQ      Z28, Z5, Z5
-	VAESENC     Z30, Z7, Z7
-	VPXORQ      Z28, Z7, Z7
+	VPALIGNR.Z  $0x0a, Z20, Z20, K1, Z25
+	VAESENC     256(AX), Z1, Z1
+	VAESENC     256(AX), Z3, Z3
+	VAESENC     256(AX), Z5, Z5
 	VPALIGNR    $0x0f, Z20, Z16, Z17
+	VAESENC     256(AX), Z7, Z7
 	VAESENC     768(AX), Z0, Z0
+	VPTERNLOGQ  $0x96, Z25, Z28, Z17
 	VAESENC     768(AX), Z2, Z2
 	VAESENC     768(AX), Z4, Z4
-	VPTERNLOGQ  $0x96, Z25, Z28, Z17
 	VAESENC     768(AX), Z6, Z6
+	VPALIGNR.Z  $0x09, Z20, Z20, K2, Z24
 	VAESENC     832(AX), Z0, Z0
-	VPALIGNR.Z  $0x0d, Z22, Z22, K2, Z24
 	VAESENC     832(AX), Z2, Z2
-	VAESENC     832(AX), Z4, Z4
 	VPALIGNR    $0x0e, Z20, Z16, Z18
+	VAESENC     832(AX), Z4, Z4
 	VAESENC     832(AX), Z6, Z6
 	VAESENC     320(AX), Z1, Z1
-	VAESENC     320(AX), Z3, Z3
 	VPTERNLOGQ  $0x96, Z24, Z28, Z18
+	VAESENC     320(AX), Z3, Z3
 	VAESENC     320(AX), Z5, Z5
+	VPALIGNR.Z  $0x08, Z20, Z20, K3, Z25
 	VAESENC     320(AX), Z7, Z7
-	VPALIGNR.Z  $0x0c, Z22, Z22, K3, Z25
 	VAESENC     384(AX), Z1, Z1
 	VAESENC     384(AX), Z3, Z3
 	VPALIGNR    $0x0d, Z20, Z16, Z19
@@ -928,28 +792,28 @@ rounds:
 	VAESENC     128(AX), Z6, Z6
 	VAESENC     512(AX), Z1, Z1
 	VAESENC     512(AX), Z3, Z3
-	VPALIGNR.Z  $0x0e, Z23, Z23, K1, Z25
+	VPALIGNR.Z  $0x0a, Z21, Z21, K1, Z25
 	VAESENC     512(AX), Z5, Z5
 	VAESENC     512(AX), Z7, Z7
-	VAESENC     576(AX), Z1, Z1
-	VAESENC     576(AX), Z3, Z3
-	VAESENC     576(AX), Z5, Z5
+	VAESENC     Z30, Z1, Z1
+	VPXORQ      Z28, Z1, Z1
+	VAESENC     Z30, Z3, Z3
+	VPXORQ      Z28, Z3, Z3
+	VAESENC     Z30, Z5, Z5
+	VPXORQ      Z28, Z5, Z5
 	VPALIGNR    $0x0f, Z21, Z16, Z17
-	VAESENC     576(AX), Z7, Z7
+	VAESENC     Z30, Z7, Z7
+	VPXORQ      Z28, Z7, Z7
 	VAESENC     192(AX), Z0, Z0
 	VAESENC     192(AX), Z2, Z2
 	VAESENC     192(AX), Z4, Z4
 	VAESENC     192(AX), Z6, Z6
 	VPTERNLOGQ  $0x96, Z25, Z28, Z17
-	VAESENC     Z30, Z0, Z0
-	VPXORQ      Z28, Z0, Z0
-	VAESENC     Z30, Z2, Z2
-	VPXORQ      Z28, Z2, Z2
-	VAESENC     Z30, Z4, Z4
-	VPXORQ      Z28, Z4, Z4
-	VAESENC     Z30, Z6, Z6
-	VPXORQ      Z28, Z6, Z6
-	VPALIGNR.Z  $0x0d, Z23, Z23, K2, Z24
+	VAESENC     256(AX), Z0, Z0
+	VAESENC     256(AX), Z2, Z2
+	VAESENC     256(AX), Z4, Z4
+	VAESENC     256(AX), Z6, Z6
+	VPALIGNR.Z  $0x09, Z21, Z21, K2, Z24
 	VAESENC     640(AX), Z1, Z1
 	VAESENC     640(AX), Z3, Z3
 	VAESENC     640(AX), Z5, Z5
@@ -967,7 +831,7 @@ rounds:
 	VAESENC     384(AX), Z0, Z0
 	VAESENC     384(AX), Z2, Z2
 	VAESENC     384(AX), Z4, Z4
-	VPALIGNR.Z  $0x0c, Z23, Z23, K3, Z25
+	VPALIGNR.Z  $0x08, Z21, Z21, K3, Z25
 	VAESENC     384(AX), Z6, Z6
 	VAESENC     768(AX), Z1, Z1
 	VAESENC     768(AX), Z3, Z3
@@ -1016,10 +880,14 @@ end:
 	VAESENC     512(AX), Z2, Z2
 	VAESENC     512(AX), Z4, Z4
 	VAESENC     512(AX), Z6, Z6
-	VAESENC     576(AX), Z0, Z0
-	VAESENC     576(AX), Z2, Z2
-	VAESENC     576(AX), Z4, Z4
-	VAESENC     576(AX), Z6, Z6
+	VAESENC     Z30, Z0, Z0
+	VPXORQ      Z28, Z0, Z0
+	VAESENC     Z30, Z2, Z2
+	VPXORQ      Z28, Z2, Z2
+	VAESENC     Z30, Z4, Z4
+	VPXORQ      Z28, Z4, Z4
+	VAESENC     Z30, Z6, Z6
+	VPXORQ      Z28, Z6, Z6
 	VAESENC     64(AX), Z1, Z1
 	VAESENC     64(AX), Z3, Z3
 	VAESENC     64(AX), Z5, Z5
@@ -1040,14 +908,10 @@ end:
 	VAESENC     192(AX), Z3, Z3
 	VAESENC     192(AX), Z5, Z5
 	VAESENC     192(AX), Z7, Z7
-	VAESENC     Z30, Z1, Z1
-	VPXORQ      Z28, Z1, Z1
-	VAESENC     Z30, Z3, Z3
-	VPXORQ      Z28, Z3, Z3
-	VAESENC     Z30, Z5, Z5
-	VPXORQ      Z28, Z5, Z5
-	VAESENC     Z30, Z7, Z7
-	VPXORQ      Z28, Z7, Z7
+	VAESENC     256(AX), Z1, Z1
+	VAESENC     256(AX), Z3, Z3
+	VAESENC     256(AX), Z5, Z5
+	VAESENC     256(AX), Z7, Z7
 	VAESENC     768(AX), Z0, Z0
 	VAESENC     768(AX), Z2, Z2
 	VAESENC     768(AX), Z4, Z4
@@ -1084,10 +948,14 @@ end:
 	VAESENC     512(AX), Z3, Z3
 	VAESENC     512(AX), Z5, Z5
 	VAESENC     512(AX), Z7, Z7
-	VAESENC     576(AX), Z1, Z1
-	VAESENC     576(AX), Z3, Z3
-	VAESENC     576(AX), Z5, Z5
-	VAESENC     576(AX), Z7, Z7
+	VAESENC     Z30, Z1, Z1
+	VPXORQ      Z28, Z1, Z1
+	VAESENC     Z30, Z3, Z3
+	VPXORQ      Z28, Z3, Z3
+	VAESENC     Z30, Z5, Z5
+	VPXORQ      Z28, Z5, Z5
+	VAESENC     Z30, Z7, Z7
+	VPXORQ      Z28, Z7, Z7
 	VAESENC     640(AX), Z1, Z1
 	VAESENC     640(AX), Z3, Z3
 	VAESENC     640(AX), Z5, Z5
@@ -1221,8 +1089,10 @@ TEXT ·decryptAVX512(SB), NOSPLIT, $448-48
 	VPTERNLOGQ     $0x96, Z24, Z30, Z27
 	VMOVDQA64      Z16, Z28
 	VPXORQ         960(AX), Z28, Z29
-	VPXORQ         1216(AX), Z28, Z30
+	VPXORQ         1536(AX), Z28, Z30
 	VPXORQ         1856(AX), Z28, Z31
+	VMOVDQU64      avx512Constants<>+256(SB), Z22
+	VMOVDQU64      avx512Constants<>+320(SB), Z23
 	VPXORQ         Z25, Z25, Z25
 	VPUNPCKHDQ     Z27, Z16, Z24
 	VPUNPCKHBW     Z25, Z24, Z24
@@ -1231,17 +1101,15 @@ TEXT ·decryptAVX512(SB), NOSPLIT, $448-48
 	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VPSLLW         $0x07, Z24, Z24
 	VPXORQ         Z25, Z24, Z24
-	VPSHUFB        avx512Constants<>+256(SB), Z24, Z20
-	VPSHUFB        avx512Constants<>+320(SB), Z24, Z22
-	VPSHUFB        avx512Constants<>+384(SB), Z24, Z21
-	VPSHUFB        avx512Constants<>+448(SB), Z24, Z23
-	VPALIGNR.Z     $0x0e, Z22, Z22, K1, Z25
+	VPSHUFB        Z22, Z24, Z20
+	VPSHUFB        Z23, Z24, Z21
+	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
 	VPALIGNR       $0x0f, Z20, Z16, Z17
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VPALIGNR.Z     $0x0d, Z22, Z22, K2, Z24
+	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
 	VPALIGNR       $0x0e, Z20, Z16, Z18
 	VPTERNLOGQ     $0x96, Z24, Z28, Z18
-	VPALIGNR.Z     $0x0c, Z22, Z22, K3, Z25
+	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
 	VPALIGNR       $0x0d, Z20, Z16, Z19
 	VPTERNLOGQ     $0x96, Z25, Z28, Z19
 	VPXORQ         (DX), Z16, Z0
@@ -1263,7 +1131,7 @@ TEXT ·decryptAVX512(SB), NOSPLIT, $448-48
 	VAESDEC        1024(AX), Z6, Z6
 	VAESDEC        1088(AX), Z0, Z0
 	VAESDEC        1088(AX), Z2, Z2
-	VPALIGNR.Z     $0x0e, Z23, Z23, K1, Z25
+	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
 	VAESDEC        1088(AX), Z4, Z4
 	VAESDEC        1088(AX), Z6, Z6
 	VAESDEC        1152(AX), Z0, Z0
@@ -1272,15 +1140,11 @@ TEXT ·decryptAVX512(SB), NOSPLIT, $448-48
 	VAESDEC        1152(AX), Z4, Z4
 	VAESDEC        1152(AX), Z6, Z6
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VAESDEC        Z30, Z0, Z0
-	VPXORQ         Z28, Z0, Z0
-	VAESDEC        Z30, Z2, Z2
-	VPXORQ         Z28, Z2, Z2
-	VPALIGNR.Z     $0x0d, Z23, Z23, K2, Z24
-	VAESDEC        Z30, Z4, Z4
-	VPXORQ         Z28, Z4, Z4
-	VAESDEC        Z30, Z6, Z6
-	VPXORQ         Z28, Z6, Z6
+	VAESDEC        1216(AX), Z0, Z0
+	VAESDEC        1216(AX), Z2, Z2
+	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
+	VAESDEC        1216(AX), Z4, Z4
+	VAESDEC        1216(AX), Z6, Z6
 	VAESDEC        1280(AX), Z0, Z0
 	VPALIGNR       $0x0e, Z21, Z16, Z18
 	VAESDEC        1280(AX), Z2, Z2
@@ -1290,7 +1154,7 @@ TEXT ·decryptAVX512(SB), NOSPLIT, $448-48
 	VAESDEC        1344(AX), Z0, Z0
 	VAESDEC        1344(AX), Z2, Z2
 	VAESDEC        1344(AX), Z4, Z4
-	VPALIGNR.Z     $0x0c, Z23, Z23, K3, Z25
+	VPALIGNR.Z     $0x08, Z21, Z21, K3, Z25
 	VAESDEC        1344(AX), Z6, Z6
 	VAESDEC        1408(AX), Z0, Z0
 	VAESDEC        1408(AX), Z2, Z2
@@ -1460,66 +1324,64 @@ loop:
 	VAESDEC        1472(AX), Z4, Z4
 	VAESDEC        1472(AX), Z6, Z6
 	VPUNPCKHDQ     Z27, Z16, Z24
-	VAESDEC        1536(AX), Z0, Z0
-	VAESDEC        1536(AX), Z2, Z2
+	VAESDEC        Z30, Z0, Z0
+	VPXORQ         Z28, Z0, Z0
+	VAESDEC        Z30, Z2, Z2
+	VPXORQ         Z28, Z2, Z2
 	VPUNPCKHBW     Z25, Z24, Z24
-	VAESDEC        1536(AX), Z4, Z4
-	VAESDEC        1536(AX), Z6, Z6
+	VAESDEC        Z30, Z4, Z4
+	VPXORQ         Z28, Z4, Z4
+	VAESDEC        Z30, Z6, Z6
+	VPXORQ         Z28, Z6, Z6
 	VPSLLW         $0x01, Z24, Z25
 	VAESDEC        1024(AX), Z1, Z1
-	VPSLLW         $0x02, Z24, Z26
 	VAESDEC        1024(AX), Z3, Z3
+	VPSLLW         $0x02, Z24, Z26
 	VAESDEC        1024(AX), Z5, Z5
-	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VAESDEC        1024(AX), Z7, Z7
+	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VAESDEC        1088(AX), Z1, Z1
-	VPSLLW         $0x07, Z24, Z24
 	VAESDEC        1088(AX), Z3, Z3
+	VPSLLW         $0x07, Z24, Z24
 	VAESDEC        1088(AX), Z5, Z5
-	VPXORQ         Z25, Z24, Z24
 	VAESDEC        1088(AX), Z7, Z7
-	VPSHUFB        avx512Constants<>+256(SB), Z24, Z20
+	VPXORQ         Z25, Z24, Z24
 	VAESDEC        1600(AX), Z0, Z0
 	VAESDEC        1600(AX), Z2, Z2
-	VPBROADCASTQ.Z SI, K5, Z26
+	VPSHUFB        Z22, Z24, Z20
 	VAESDEC        1600(AX), Z4, Z4
 	VAESDEC        1600(AX), Z6, Z6
-	VPSHUFB        avx512Constants<>+320(SB), Z24, Z22
+	VPBROADCASTQ.Z SI, K5, Z26
 	VAESDEC        1664(AX), Z0, Z0
 	VAESDEC        1664(AX), Z2, Z2
-	LEAQ           (SI)(DI*4), SI
+	VPSHUFB        Z23, Z24, Z21
 	VAESDEC        1664(AX), Z4, Z4
 	VAESDEC        1664(AX), Z6, Z6
-	VPSHUFB        avx512Constants<>+384(SB), Z24, Z21
+	LEAQ           (SI)(DI*4), SI
 	VAESDEC        1152(AX), Z1, Z1
-	VPADDQ         (R8), Z26, Z26
+	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
 	VAESDEC        1152(AX), Z3, Z3
 	VAESDEC        1152(AX), Z5, Z5
-	VPSHUFB        avx512Constants<>+448(SB), Z24, Z23
+	VPADDQ         (R8), Z26, Z26
 	VAESDEC        1152(AX), Z7, Z7
-	VAESDEC        Z30, Z1, Z1
-	VPXORQ         Z28, Z1, Z1
-	VPXORQ         1920(AX), Z26, Z26
-	VAESDEC        Z30, Z3, Z3
-	VPXORQ         Z28, Z3, Z3
-	VAESDEC        Z30, Z5, Z5
-	VPXORQ         Z28, Z5, Z5
-	VPALIGNR.Z     $0x0e, Z22, Z22, K1, Z25
-	VAESDEC        Z30, Z7, Z7
-	VPXORQ         Z28, Z7, Z7
-	VAESENC        1984(AX), Z26, Z26
-	VAESDEC        1728(AX), Z0, Z0
-	VAESDEC        1728(AX), Z2, Z2
+	VAESDEC        1216(AX), Z1, Z1
 	VPALIGNR       $0x0f, Z20, Z16, Z17
-	VAESDEC        1728(AX), Z4, Z4
-	VAESDEC        1728(AX), Z6, Z6
-	VAESENC        2048(AX), Z26, Z26
-	VAESDEC        1792(AX), Z0, Z0
-	VAESDEC        1792(AX), Z2, Z2
+	VAESDEC        1216(AX), Z3, Z3
+	VAESDEC        1216(AX), Z5, Z5
+	VPXORQ         1920(AX), Z26, Z26
+	VAESDEC        1216(AX), Z7, Z7
+	VAESDEC        1728(AX), Z0, Z0
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
+	VAESDEC        1728(AX), Z2, Z2
+	VAESDEC        1728(AX), Z4, Z4
+	VAESENC        1984(AX), Z26, Z26
+	VAESDEC        1728(AX), Z6, Z6
+	VAESDEC        1792(AX), Z0, Z0
+	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
+	VAESDEC        1792(AX), Z2, Z2
 	VAESDEC        1792(AX), Z4, Z4
+	VAESENC        2048(AX), Z26, Z26
 	VAESDEC        1792(AX), Z6, Z6
-	VPALIGNR.Z     $0x0d, Z22, Z22, K2, Z24
 	VAESDEC        1280(AX), Z1, Z1
 	VPALIGNR       $0x0e, Z20, Z16, Z18
 	VAESDEC        1280(AX), Z3, Z3
@@ -1527,7 +1389,7 @@ loop:
 	VPTERNLOGQ     $0x96, Z24, Z28, Z18
 	VAESDEC        1280(AX), Z7, Z7
 	VAESDEC        1344(AX), Z1, Z1
-	VPALIGNR.Z     $0x0c, Z22, Z22, K3, Z25
+	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
 	VAESDEC        1344(AX), Z3, Z3
 	VAESDEC        1344(AX), Z5, Z5
 	VPALIGNR       $0x0d, Z20, Z16, Z19
@@ -1570,7 +1432,7 @@ loop:
 	VAESENC        2112(AX), Z26, Z26
 	VAESDEC        1088(AX), Z2, Z2
 	VAESDEC        1088(AX), Z4, Z4
-	VPALIGNR.Z     $0x0e, Z23, Z23, K1, Z25
+	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
 	VAESDEC        1088(AX), Z6, Z6
 	VAESDEC        1472(AX), Z1, Z1
 	VAESENC        2176(AX), Z26, Z26
@@ -1578,27 +1440,27 @@ loop:
 	VAESDEC        1472(AX), Z5, Z5
 	VPALIGNR       $0x0f, Z21, Z16, Z17
 	VAESDEC        1472(AX), Z7, Z7
-	VAESDEC        1536(AX), Z1, Z1
-	VAESDEC        1536(AX), Z3, Z3
+	VAESDEC        Z30, Z1, Z1
+	VPXORQ         Z28, Z1, Z1
+	VAESDEC        Z30, Z3, Z3
+	VPXORQ         Z28, Z3, Z3
 	VAESENC        2240(AX), Z26, Z26
-	VAESDEC        1536(AX), Z5, Z5
-	VAESDEC        1536(AX), Z7, Z7
+	VAESDEC        Z30, Z5, Z5
+	VPXORQ         Z28, Z5, Z5
+	VAESDEC        Z30, Z7, Z7
+	VPXORQ         Z28, Z7, Z7
 	VPTERNLOGQ     $0x96, Z25, Z28, Z17
 	VAESDEC        1152(AX), Z0, Z0
 	VAESDEC        1152(AX), Z2, Z2
 	VAESENC        2304(AX), Z26, Z26
 	VAESDEC        1152(AX), Z4, Z4
 	VAESDEC        1152(AX), Z6, Z6
-	VPALIGNR.Z     $0x0d, Z23, Z23, K2, Z24
-	VAESDEC        Z30, Z0, Z0
-	VPXORQ         Z28, Z0, Z0
-	VAESDEC        Z30, Z2, Z2
-	VPXORQ         Z28, Z2, Z2
+	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
+	VAESDEC        1216(AX), Z0, Z0
+	VAESDEC        1216(AX), Z2, Z2
 	VAESENC        2368(AX), Z26, Z26
-	VAESDEC        Z30, Z4, Z4
-	VPXORQ         Z28, Z4, Z4
-	VAESDEC        Z30, Z6, Z6
-	VPXORQ         Z28, Z6, Z6
+	VAESDEC        1216(AX), Z4, Z4
+	VAESDEC        1216(AX), Z6, Z6
 	VPALIGNR       $0x0e, Z21, Z16, Z18
 	VAESDEC        1600(AX), Z1, Z1
 	VAESDEC        1600(AX), Z3, Z3
@@ -1612,7 +1474,7 @@ loop:
 	VAESENC        2496(AX), Z26, Z26
 	VAESDEC        1664(AX), Z7, Z7
 	VAESDEC        1280(AX), Z0, Z0
-	VPALIGNR.Z     $0x0c, Z23, Z23, K3, Z25
+	VPALIGNR.Z     $0x08, Z21, Z21, K3, Z25
 	VAESDEC        1280(AX), Z2, Z2
 	VAESDEC        1280(AX), Z4, Z4
 	VAESENC        2560(AX), Z26, Z26
@@ -1672,10 +1534,10 @@ loop:
 	JMP            loop
 
 sameSector:
-	VPALIGNR.Z $0x0b, Z22, Z22, K4, Z24
+	VPALIGNR.Z $0x07, Z20, Z20, K4, Z24
 	VPALIGNR   $0x0c, Z20, Z8, Z16
 	VPXORQ     Z24, Z16, Z16
-	VPALIGNR.Z $0x0b, Z23, Z23, K4, Z25
+	VPALIGNR.Z $0x07, Z21, Z21, K4, Z25
 	VPALIGNR   $0x0c, Z21, Z9, Z27
 	VPXORQ     Z25, Z27, Z27
 
@@ -1685,68 +1547,66 @@ rounds:
 	VAESDEC     1472(AX), Z4, Z4
 	VPXORQ      Z25, Z25, Z25
 	VAESDEC     1472(AX), Z6, Z6
-	VAESDEC     1536(AX), Z0, Z0
+	VAESDEC     Z30, Z0, Z0
+	VPXORQ      Z28, Z0, Z0
+	VAESDEC     Z30, Z2, Z2
+	VPXORQ      Z28, Z2, Z2
 	VPUNPCKHDQ  Z27, Z16, Z24
-	VAESDEC     1536(AX), Z2, Z2
-	VAESDEC     1536(AX), Z4, Z4
+	VAESDEC     Z30, Z4, Z4
+	VPXORQ      Z28, Z4, Z4
+	VAESDEC     Z30, Z6, Z6
+	VPXORQ      Z28, Z6, Z6
 	VPUNPCKHBW  Z25, Z24, Z24
-	VAESDEC     1536(AX), Z6, Z6
 	VAESDEC     1024(AX), Z1, Z1
 	VAESDEC     1024(AX), Z3, Z3
-	VPSLLW      $0x01, Z24, Z25
 	VAESDEC     1024(AX), Z5, Z5
+	VPSLLW      $0x01, Z24, Z25
 	VAESDEC     1024(AX), Z7, Z7
-	VPSLLW      $0x02, Z24, Z26
 	VAESDEC     1088(AX), Z1, Z1
+	VPSLLW      $0x02, Z24, Z26
 	VAESDEC     1088(AX), Z3, Z3
-	VPTERNLOGQ  $0x96, Z24, Z26, Z25
 	VAESDEC     1088(AX), Z5, Z5
 	VAESDEC     1088(AX), Z7, Z7
-	VPSLLW      $0x07, Z24, Z24
+	VPTERNLOGQ  $0x96, Z24, Z26, Z25
 	VAESDEC     1600(AX), Z0, Z0
 	VAESDEC     1600(AX), Z2, Z2
+	VPSLLW      $0x07, Z24, Z24
 	VAESDEC     1600(AX), Z4, Z4
-	VPXORQ      Z25, Z24, Z24
 	VAESDEC     1600(AX), Z6, Z6
 	VAESDEC     1664(AX), Z0, Z0
-	VPSHUFB     avx512Constants<>+256(SB), Z24, Z20
+	VPXORQ      Z25, Z24, Z24
 	VAESDEC     1664(AX), Z2, Z2
 	VAESDEC     1664(AX), Z4, Z4
-	VPSHUFB     avx512Constants<>+320(SB), Z24, Z22
+	VPSHUFB     Z22, Z24, Z20
 	VAESDEC     1664(AX), Z6, Z6
 	VAESDEC     1152(AX), Z1, Z1
 	VAESDEC     1152(AX), Z3, Z3
-	VPSHUFB     avx512Constants<>+384(SB), Z24, Z21
+	VPSHUFB     Z23, Z24, Z21
 	VAESDEC     1152(AX), Z5, Z5
 	VAESDEC     1152(AX), Z7, Z7
-	VPSHUFB     avx512Constants<>+448(SB), Z24, Z23
-	VAESDEC     Z30, Z1, Z1
-	VPXORQ      Z28, Z1, Z1
-	VAESDEC     Z30, Z3, Z3
-	VPXORQ      Z28, Z3, Z3
-	VPALIGNR.Z  $0x0e, Z22, Z22, K1, Z25
-	VAESDEC     Z30, Z5, Z5
-	VPXORQ      Z28, Z5, Z5
-	VAESDEC     Z30, Z7, Z7
-	VPXORQ      Z28, Z7, Z7
+	VPALIGNR.Z  $0x0a, Z20, Z20, K1, Z25
+	VAESDEC     1216(AX), Z1, Z1
+	VAESDEC     1216(AX), Z3, Z3
+	VAESDEC     1216(AX), Z5, Z5
 	VPALIGNR    $0x0f, Z20, Z16, Z17
+	VAESDEC     1216(AX), Z7, Z7
 	VAESDEC     1728(AX), Z0, Z0
+	VPTERNLOGQ  $0x96, Z25, Z28, Z17
 	VAESDEC     1728(AX), Z2, Z2
 	VAESDEC     1728(AX), Z4, Z4
-	VPTERNLOGQ  $0x96, Z25, Z28, Z17
 	VAESDEC     1728(AX), Z6, Z6
+	VPALIGNR.Z  $0x09, Z20, Z20, K2, Z24
 	VAESDEC     1792(AX), Z0, Z0
-	VPALIGNR.Z  $0x0d, Z22, Z22, K2, Z24
 	VAESDEC     1792(AX), Z2, Z2
-	VAESDEC     1792(AX), Z4, Z4
 	VPALIGNR    $0x0e, Z20, Z16, Z18
+	VAESDEC     1792(AX), Z4, Z4
 	VAESDEC     1792(AX), Z6, Z6
 	VAESDEC     1280(AX), Z1, Z1
-	VAESDEC     1280(AX), Z3, Z3
 	VPTERNLOGQ  $0x96, Z24, Z28, Z18
+	VAESDEC     1280(AX), Z3, Z3
 	VAESDEC     1280(AX), Z5, Z5
+	VPALIGNR.Z  $0x08, Z20, Z20, K3, Z25
 	VAESDEC     1280(AX), Z7, Z7
-	VPALIGNR.Z  $0x0c, Z22, Z22, K3, Z25
 	VAESDEC     1344(AX), Z1, Z1
 	VAESDEC     1344(AX), Z3, Z3
 	VPALIGNR    $0x0d, Z20, Z16, Z19
@@ -1792,28 +1652,28 @@ rounds:
 	VAESDEC     1088(AX), Z6, Z6
 	VAESDEC     1472(AX), Z1, Z1
 	VAESDEC     1472(AX), Z3, Z3
-	VPALIGNR.Z  $0x0e, Z23, Z23, K1, Z25
+	VPALIGNR.Z  $0x0a, Z21, Z21, K1, Z25
 	VAESDEC     1472(AX), Z5, Z5
 	VAESDEC     1472(AX), Z7, Z7
-	VAESDEC     1536(AX), Z1, Z1
-	VAESDEC     1536(AX), Z3, Z3
-	VAESDEC     1536(AX), Z5, Z5
+	VAESDEC     Z30, Z1, Z1
+	VPXORQ      Z28, Z1, Z1
+	VAESDEC     Z30, Z3, Z3
+	VPXORQ      Z28, Z3, Z3
+	VAESDEC     Z30, Z5, Z5
+	VPXORQ      Z28, Z5, Z5
 	VPALIGNR    $0x0f, Z21, Z16, Z17
-	VAESDEC     1536(AX), Z7, Z7
+	VAESDEC     Z30, Z7, Z7
+	VPXORQ      Z28, Z7, Z7
 	VAESDEC     1152(AX), Z0, Z0
 	VAESDEC     1152(AX), Z2, Z2
 	VAESDEC     1152(AX), Z4, Z4
 	VAESDEC     1152(AX), Z6, Z6
 	VPTERNLOGQ  $0x96, Z25, Z28, Z17
-	VAESDEC     Z30, Z0, Z0
-	VPXORQ      Z28, Z0, Z0
-	VAESDEC     Z30, Z2, Z2
-	VPXORQ      Z28, Z2, Z2
-	VAESDEC     Z30, Z4, Z4
-	VPXORQ      Z28, Z4, Z4
-	VAESDEC     Z30, Z6, Z6
-	VPXORQ      Z28, Z6, Z6
-	VPALIGNR.Z  $0x0d, Z23, Z23, K2, Z24
+	VAESDEC     1216(AX), Z0, Z0
+	VAESDEC     1216(AX), Z2, Z2
+	VAESDEC     1216(AX), Z4, Z4
+	VAESDEC     1216(AX), Z6, Z6
+	VPALIGNR.Z  $0x09, Z21, Z21, K2, Z24
 	VAESDEC     1600(AX), Z1, Z1
 	VAESDEC     1600(AX), Z3, Z3
 	VAESDEC     1600(AX), Z5, Z5
@@ -1831,7 +1691,7 @@ rounds:
 	VAESDEC     1344(AX), Z0, Z0
 	VAESDEC     1344(AX), Z2, Z2
 	VAESDEC     1344(AX), Z4, Z4
-	VPALIGNR.Z  $0x0c, Z23, Z23, K3, Z25
+	VPALIGNR.Z  $0x08, Z21, Z21, K3, Z25
 	VAESDEC     1344(AX), Z6, Z6
 	VAESDEC     1728(AX), Z1, Z1
 	VAESDEC     1728(AX), Z3, Z3
@@ -1880,10 +1740,14 @@ end:
 	VAESDEC     1472(AX), Z2, Z2
 	VAESDEC     1472(AX), Z4, Z4
 	VAESDEC     1472(AX), Z6, Z6
-	VAESDEC     1536(AX), Z0, Z0
-	VAESDEC     1536(AX), Z2, Z2
-	VAESDEC     1536(AX), Z4, Z4
-	VAESDEC     1536(AX), Z6, Z6
+	VAESDEC     Z30, Z0, Z0
+	VPXORQ      Z28, Z0, Z0
+	VAESDEC     Z30, Z2, Z2
+	VPXORQ      Z28, Z2, Z2
+	VAESDEC     Z30, Z4, Z4
+	VPXORQ      Z28, Z4, Z4
+	VAESDEC     Z30, Z6, Z6
+	VPXORQ      Z28, Z6, Z6
 	VAESDEC     1024(AX), Z1, Z1
 	VAESDEC     1024(AX), Z3, Z3
 	VAESDEC     1024(AX), Z5, Z5
@@ -1904,14 +1768,10 @@ end:
 	VAESDEC     1152(AX), Z3, Z3
 	VAESDEC     1152(AX), Z5, Z5
 	VAESDEC     1152(AX), Z7, Z7
-	VAESDEC     Z30, Z1, Z1
-	VPXORQ      Z28, Z1, Z1
-	VAESDEC     Z30, Z3, Z3
-	VPXORQ      Z28, Z3, Z3
-	VAESDEC     Z30, Z5, Z5
-	VPXORQ      Z28, Z5, Z5
-	VAESDEC     Z30, Z7, Z7
-	VPXORQ      Z28, Z7, Z7
+	VAESDEC     1216(AX), Z1, Z1
+	VAESDEC     1216(AX), Z3, Z3
+	VAESDEC     1216(AX), Z5, Z5
+	VAESDEC     1216(AX), Z7, Z7
 	VAESDEC     1728(AX), Z0, Z0
 	VAESDEC     1728(AX), Z2, Z2
 	VAESDEC     1728(AX), Z4, Z4
@@ -1948,10 +1808,14 @@ end:
 	VAESDEC     1472(AX), Z3, Z3
 	VAESDEC     1472(AX), Z5, Z5
 	VAESDEC     1472(AX), Z7, Z7
-	VAESDEC     1536(AX), Z1, Z1
-	VAESDEC     1536(AX), Z3, Z3
-	VAESDEC     1536(AX), Z5, Z5
-	VAESDEC     1536(AX), Z7, Z7
+	VAESDEC     Z30, Z1, Z1
+	VPXORQ      Z28, Z1, Z1
+	VAESDEC     Z30, Z3, Z3
+	VPXORQ      Z28, Z3, Z3
+	VAESDEC     Z30, Z5, Z5
+	VPXORQ      Z28, Z5, Z5
+	VAESDEC     Z30, Z7, Z7
+	VPXORQ      Z28, Z7, Z7
 	VAESDEC     1600(AX), Z1, Z1
 	VAESDEC     1600(AX), Z3, Z3
 	VAESDEC     1600(AX), Z5, Z5

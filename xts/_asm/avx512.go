@@ -24,7 +24,7 @@ const (
 
 	// maskedRound is the one round in the middle whose key is a register, XORed with a tweak. With all keys in memory, a processor
 	// that loads one vector a cycle would load for longer than it encrypts; a second such round costs more XORs than it saves.
-	maskedRound = 4
+	maskedRound = 9
 
 	xor3     = 0x96 // VPTERNLOGQ's table for the sum of three
 	swapLoHi = 0b01_00_11_10
@@ -36,7 +36,7 @@ const (
 	numbers8  = 64  // … and 0, 8, 16, 24
 	shiftsUp  = 128 // x⁰ to x³ as shifts in both words of a block
 	shiftsOut = 192 // what those push out
-	pickBytes = 256 // four for VPSHUFB, of 64 bytes
+	pickBytes = 256 // two for VPSHUFB, of 64 bytes
 )
 
 func avx512Constants() Mem {
@@ -50,11 +50,14 @@ func avx512Constants() Mem {
 	words(numbers8, func(lane, half uint64) uint64 { return 8 * lane * (1 - half) })
 	words(shiftsUp, func(lane, _ uint64) uint64 { return lane })
 	words(shiftsOut, func(lane, _ uint64) uint64 { return 64 - lane })
-	for i := range 4 * vectorSize {
-		from, odd := i/vectorSize/2, i/vectorSize%2
-		pick := 0x80 // zero
-		if b := i % blockSize; b >= 12 {
-			pick = 8*from + 2*(b-12) + odd
+	for i := range 2 * vectorSize {
+		const zero = 0x80
+		pick, word := zero, i/vectorSize*8+i%4*2
+		switch i % blockSize / 4 {
+		case 2:
+			pick = word + 1 // the high byte
+		case 3:
+			pick = word
 		}
 		DATA(pickBytes+i, U8(pick))
 	}
@@ -75,7 +78,8 @@ type avx512State struct {
 	x, t       [8]VecPhysical // the piece in flight, and its tweaks, of which all but two are XORed with their half's first
 	n          [4]VecPhysical // the tweaks of the half that comes next
 	b          VecPhysical    // the first of its odd half
-	low, high  [2]VecPhysical // the top bytes of each half's first tweak times 0x87, split
+	product    [2]VecPhysical // each half's first tweak's top four bytes times 0x87: four low bytes on top, the high ones below
+	pick       [2]VecPhysical // what sorts them so
 	tmp        [3]VecPhysical
 	mask       VecPhysical // one tweak of the run, which the keys in registers are XORed with
 	first, mid VecPhysical // those keys: before the first round, of maskedRound,
@@ -117,8 +121,8 @@ func (s *avx512State) assign() {
 	copy(s.x[:], z)
 	copy(s.t[:], z[8:])
 	copy(s.n[:], z[16:])
-	copy(s.low[:], z[20:])
-	copy(s.high[:], z[22:])
+	copy(s.product[:], z[20:])
+	copy(s.pick[:], z[22:])
 	copy(s.tmp[:], z[24:])
 	s.b, s.mask, s.first, s.mid, s.final = z[27], z[28], z[29], z[30], z[31]
 	s.upTo = [5]OpmaskPhysical{K0, K1, K2, K3, K4}
@@ -164,6 +168,9 @@ func (s *avx512State) prologue() {
 	VPXORQ(s.key(maskedRound), s.mask, s.mid)
 	VPXORQ(s.key(lastRound), s.mask, s.final)
 
+	for h, pick := range s.pick {
+		VMOVDQU64(s.constants.Offset(pickBytes+h*vectorSize), pick)
+	}
 	emit(s.products(), s.tweaks(0))
 	emit(s.begin(0, 0)...)
 	spread(s.rounds(0, 1, 7), s.tweaks(1))
@@ -246,7 +253,7 @@ func (s *avx512State) epilogue() {
 	for at := 0; at < scratchSize; at += vectorSize {
 		VMOVDQA64(zero, Mem{Base: s.scratch, Disp: at})
 	}
-	clearVectors(s.x[:], s.t[:], s.n[:], s.low[:], s.high[:], s.tmp[:], []VecPhysical{s.b, s.mask, s.first, s.mid, s.final})
+	clearVectors(s.x[:], s.t[:], s.n[:], s.product[:], s.pick[:], s.tmp[:], []VecPhysical{s.b, s.mask, s.first, s.mid, s.final})
 	VZEROUPPER()
 }
 
@@ -330,7 +337,6 @@ func (s *avx512State) tweaks(h int) (list []instruction) {
 // bytes go where the bytes came from.
 func (s *avx512State) products() []instruction {
 	w, t, u := s.tmp[0], s.tmp[1], s.tmp[2]
-	pick := func(i int) Mem { return s.constants.Offset(pickBytes + i*vectorSize) }
 	return []instruction{
 		func() { VPXORQ(t, t, t) },
 		func() { VPUNPCKHDQ(s.b, s.n[0], w) },
@@ -340,10 +346,8 @@ func (s *avx512State) products() []instruction {
 		func() { VPTERNLOGQ(Imm(xor3), w, u, t) },
 		func() { VPSLLW(Imm(7), w, w) },
 		func() { VPXORQ(t, w, w) },
-		func() { VPSHUFB(pick(0), w, s.low[0]) },
-		func() { VPSHUFB(pick(1), w, s.high[0]) },
-		func() { VPSHUFB(pick(2), w, s.low[1]) },
-		func() { VPSHUFB(pick(3), w, s.high[1]) },
+		func() { VPSHUFB(s.pick[0], w, s.product[0]) },
+		func() { VPSHUFB(s.pick[1], w, s.product[1]) },
 	}
 }
 
@@ -351,8 +355,8 @@ func (s *avx512State) products() []instruction {
 // in from below. A product's high byte spills into the next byte, and the lowest one's has nothing below it to come from.
 func (s *avx512State) timesBytes(m int, src VecPhysical, h int, dst, spill VecPhysical) []instruction {
 	return []instruction{
-		func() { VPALIGNR_Z(Imm(uint64(15-m)), s.high[h], s.high[h], s.upTo[m], spill) },
-		func() { VPALIGNR(Imm(uint64(16-m)), s.low[h], src, dst) },
+		func() { VPALIGNR_Z(Imm(uint64(11-m)), s.product[h], s.product[h], s.upTo[m], spill) },
+		func() { VPALIGNR(Imm(uint64(16-m)), s.product[h], src, dst) },
 		func() { VPXORQ(spill, dst, dst) },
 	}
 }
