@@ -3,13 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: build demo test packages style unit fuzz integration clean help
+.PHONY: build demo test packages style unit purego arm64 fuzz integration clean help
 
 INTEGRATION := cmd/nbdcrypt/integration
 FUZZTIME ?= 2000x
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 build: ## the program, as bin/nbdcrypt
 	CGO_ENABLED=0 go build -trimpath -o bin/nbdcrypt ./cmd/nbdcrypt
@@ -17,19 +17,28 @@ build: ## the program, as bin/nbdcrypt
 demo: build ## the main job from nothing to nothing, in a temporary directory
 	bin/nbdcrypt demo
 
-test: packages style unit fuzz integration ## everything; as root, on Debian, it installs the packages it needs
+test: packages style unit purego arm64 fuzz integration ## everything; as root, on Debian, it installs the packages it needs
 
 packages: ## the Debian packages that the tests need: installed as root, named otherwise
 	@$(INTEGRATION)/packages
 
-style: ## gofmt and go vet
+style: ## gofmt and go vet, which also holds assembly against its declarations
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "run gofmt -w on:" $$unformatted; exit 1; }
 	go vet ./...
 	go vet -tags integration ./...
+	go vet -tags purego ./...
+	GOARCH=arm64 go vet ./...
 
 unit: ## the tests that need nothing but Go, then the same under the race detector (which needs gcc)
 	go test ./...
 	CGO_ENABLED=1 go test -race -short ./...
+
+purego: ## the tests of what the tag purego builds without assembly, and of disks on top of it
+	go test -tags purego -short ./xts ./pkg/aes256 ./pkg/bench ./pkg/volume/...
+
+# The Cortex-A53 has the instructions for AES and next to nothing that came later, so that none of that slips in.
+arm64: ## the tests of the assembly for arm64, emulated; on such a machine they are in unit
+	[ "$$(go env GOHOSTARCH)" = arm64 ] || GOARCH=arm64 go test -short -exec 'qemu-aarch64 -cpu cortex-a53' ./xts ./pkg/aes256 ./pkg/bench
 
 # By default a number of inputs: go test can fail for nothing but the end of a time that falls on an input it is shrinking.
 fuzz: ## each fuzz target for a moment (FUZZTIME=2000x, or a time)
