@@ -6,8 +6,8 @@ const chains = 12
 // registers is a width of register that this machine can run AES rounds on.
 type registers struct {
 	bits int
-	// rounds runs the 14 rounds of AES-256 n times, at least once, over state, which is chains registers, with the 16 bytes of key in every round, and
-	// touches no memory in between. What AES does before the first round, adding a key, is left out.
+	// rounds runs the 14 rounds of AES-256 over state, chains registers of it, n times and at least once, with the 16 bytes of key in
+	// each round, and touches no memory in between. What AES does before its first round, adding a key, is left out.
 	rounds func(state, key *byte, n int)
 }
 
