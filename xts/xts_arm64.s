@@ -15,8 +15,8 @@
 // first group of a sector takes the number of the next sector along, as a ninth block under the tweak key. Only the first
 // sector of a call waits for its tweak.
 //
-// AES has no memory operands here, and a signal saves all registers. So a round key is loaded right before its round, into V16, V17
-// or V19, where the next one replaces it; all registers that have held secrets are cleared at the end.
+// AES has no memory operands here, and a signal saves all registers. So a round key is loaded right before its round, always into V16,
+// where it replaces the one before; all registers that have held secrets are cleared at the end.
 
 #include "go_asm.h"
 #include "textflag.h"
@@ -42,17 +42,17 @@
 	ADC  HI, HI, HI               \
 	EOR  CARRY, LO, LO
 
-// TWEAKROUND is round r of the number of a sector in V18, and TWEAKEND the last one.
+// TWEAKROUND is round r of the number of a sector in V17, and TWEAKEND the last one.
 #define TWEAKROUND(r) \
-	FMOVQ (schedules_tweak+64*r)(KEYS), F19 \
-	AESE  V19.B16, V18.B16                  \
-	AESMC V18.B16, V18.B16
+	FMOVQ (schedules_tweak+64*r)(KEYS), F16 \
+	AESE  V16.B16, V17.B16                  \
+	AESMC V17.B16, V17.B16
 
 #define TWEAKEND \
-	FMOVQ (schedules_tweak+64*13)(KEYS), F19 \
-	AESE  V19.B16, V18.B16                   \
-	FMOVQ (schedules_tweak+64*14)(KEYS), F19 \
-	VEOR  V19.B16, V18.B16, V18.B16
+	FMOVQ (schedules_tweak+64*13)(KEYS), F16 \
+	AESE  V16.B16, V17.B16                   \
+	FMOVQ (schedules_tweak+64*14)(KEYS), F16 \
+	VEOR  V16.B16, V17.B16, V17.B16
 
 // ALONE stands for TWEAKROUND where no number is taken along.
 #define ALONE(r)
@@ -79,15 +79,15 @@
 
 // LASTROUND is round 14, which mixes no columns and adds a second key: XORed with the tweaks beforehand, it is out of the blocks' way.
 #define LASTROUND(AES, S, T0, T1, T2, T3, T4, T5, T6, T7) \
-	FMOVQ (S+64*14)(KEYS), F17    \
-	VEOR  V17.B16, T0.B16, T0.B16 \
-	VEOR  V17.B16, T1.B16, T1.B16 \
-	VEOR  V17.B16, T2.B16, T2.B16 \
-	VEOR  V17.B16, T3.B16, T3.B16 \
-	VEOR  V17.B16, T4.B16, T4.B16 \
-	VEOR  V17.B16, T5.B16, T5.B16 \
-	VEOR  V17.B16, T6.B16, T6.B16 \
-	VEOR  V17.B16, T7.B16, T7.B16 \
+	FMOVQ (S+64*14)(KEYS), F16    \
+	VEOR  V16.B16, T0.B16, T0.B16 \
+	VEOR  V16.B16, T1.B16, T1.B16 \
+	VEOR  V16.B16, T2.B16, T2.B16 \
+	VEOR  V16.B16, T3.B16, T3.B16 \
+	VEOR  V16.B16, T4.B16, T4.B16 \
+	VEOR  V16.B16, T5.B16, T5.B16 \
+	VEOR  V16.B16, T6.B16, T6.B16 \
+	VEOR  V16.B16, T7.B16, T7.B16 \
 	FMOVQ (S+64*13)(KEYS), F16    \
 	AES   V16.B16, V0.B16         \
 	AES   V16.B16, V1.B16         \
@@ -154,15 +154,15 @@
 
 // Groups take turns in which registers hold their tweaks and which those of the next.
 #define EVENGROUP(AES, MIX, S, BESIDE) \
-	GROUP(AES, MIX, S, BESIDE, V8, V9, V10, V11, V12, V13, V14, V15, V20, V21, V22, V23, V24, V25, V26, V27)
+	GROUP(AES, MIX, S, BESIDE, V8, V9, V10, V11, V12, V13, V14, V15, V18, V19, V20, V21, V22, V23, V24, V25)
 
 #define ODDGROUP(AES, MIX, S) \
-	GROUP(AES, MIX, S, ALONE, V20, V21, V22, V23, V24, V25, V26, V27, V8, V9, V10, V11, V12, V13, V14, V15)
+	GROUP(AES, MIX, S, ALONE, V18, V19, V20, V21, V22, V23, V24, V25, V8, V9, V10, V11, V12, V13, V14, V15)
 
 // BEGIN encrypts the number of the first sector and makes the tweaks of its first group.
 #define BEGIN \
 	MOVD  $const_reduction, REDUCTION \
-	FMOVD NUMBER, F18                 \
+	FMOVD NUMBER, F17                 \
 	TWEAKROUND(0)                     \
 	TWEAKROUND(1)                     \
 	TWEAKROUND(2)                     \
@@ -189,8 +189,8 @@
 
 // TAKETWEAK makes the first tweak of a sector the next one.
 #define TAKETWEAK \
-	VMOV V18.D[0], LO \
-	VMOV V18.D[1], HI
+	VMOV V17.D[0], LO \
+	VMOV V17.D[1], HI
 
 // CLEAR leaves no secret in a register.
 #define CLEAR \
@@ -222,9 +222,7 @@
 	VMOVI $0, V22.B16 \
 	VMOVI $0, V23.B16 \
 	VMOVI $0, V24.B16 \
-	VMOVI $0, V25.B16 \
-	VMOVI $0, V26.B16 \
-	VMOVI $0, V27.B16
+	VMOVI $0, V25.B16
 
 // RUN is a whole call. PAIRS counts groups in twos, as they take turns in which registers hold their tweaks.
 #define RUN(AES, MIX, S) \
@@ -234,7 +232,7 @@ sector:                                    \
 	SUBS  PERSECTOR, PIECES, PIECES    \
 	BEQ   even                         \
 	ADD   PERSECTOR, NUMBER, NUMBER    \
-	FMOVD NUMBER, F18                  \
+	FMOVD NUMBER, F17                  \
 	EVENGROUP(AES, MIX, S, TWEAKROUND) \
 	TWEAKEND                           \
 	B     odd                          \
