@@ -9,6 +9,9 @@ func kernels() (list []Implementation) {
 	if hasAVX512() {
 		list = append(list, avx512)
 	}
+	if hasAESNI() {
+		list = append(list, aesni)
+	}
 	return list
 }
 
@@ -38,6 +41,8 @@ func encryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int
 	switch i {
 	case avx512:
 		encryptAVX512(keys, dst, src, pieces, tweak, perSector)
+	case aesni:
+		encryptAESNI(keys, dst, src, pieces, tweak, perSector)
 	}
 }
 
@@ -45,6 +50,8 @@ func decryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int
 	switch i {
 	case avx512:
 		decryptAVX512(keys, dst, src, pieces, tweak, perSector)
+	case aesni:
+		decryptAESNI(keys, dst, src, pieces, tweak, perSector)
 	}
 }
 
@@ -53,3 +60,9 @@ func encryptAVX512(keys *schedules, dst, src *byte, pieces int, tweak uint64, pe
 
 //go:noescape
 func decryptAVX512(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)
+
+//go:noescape
+func encryptAESNI(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)
+
+//go:noescape
+func decryptAESNI(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)

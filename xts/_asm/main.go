@@ -15,6 +15,7 @@ import (
 // kernels are the sets that make up one file each.
 var kernels = map[string]func(){
 	"aes256": aes256,
+	"aesni":  aesni,
 	"avx512": avx512,
 	"cpuid":  cpuid,
 	"rounds": rounds,
