@@ -18,6 +18,7 @@ import (
 var generated = map[string]string{
 	"aes256": "pkg/aes256/aes256_amd64.s",
 	"aesni":  "xts/xts_aesni_amd64.s",
+	"avx2":   "xts/xts_avx2_amd64.s",
 	"avx512": "xts/xts_avx512_amd64.s",
 	"cpuid":  "xts/cpuid_amd64.s",
 	"rounds": "pkg/bench/rounds_amd64.s",

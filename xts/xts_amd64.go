@@ -9,6 +9,9 @@ func kernels() (list []Implementation) {
 	if hasAVX512() {
 		list = append(list, avx512)
 	}
+	if hasAVX2() {
+		list = append(list, avx2)
+	}
 	if hasAESNI() {
 		list = append(list, aesni)
 	}
@@ -41,6 +44,8 @@ func encryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int
 	switch i {
 	case avx512:
 		encryptAVX512(keys, dst, src, pieces, tweak, perSector)
+	case avx2:
+		encryptAVX2(keys, dst, src, pieces, tweak, perSector)
 	case aesni:
 		encryptAESNI(keys, dst, src, pieces, tweak, perSector)
 	}
@@ -50,6 +55,8 @@ func decryptPieces(i Implementation, keys *schedules, dst, src *byte, pieces int
 	switch i {
 	case avx512:
 		decryptAVX512(keys, dst, src, pieces, tweak, perSector)
+	case avx2:
+		decryptAVX2(keys, dst, src, pieces, tweak, perSector)
 	case aesni:
 		decryptAESNI(keys, dst, src, pieces, tweak, perSector)
 	}
@@ -60,6 +67,12 @@ func encryptAVX512(keys *schedules, dst, src *byte, pieces int, tweak uint64, pe
 
 //go:noescape
 func decryptAVX512(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)
+
+//go:noescape
+func encryptAVX2(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)
+
+//go:noescape
+func decryptAVX2(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)
 
 //go:noescape
 func encryptAESNI(keys *schedules, dst, src *byte, pieces int, tweak uint64, perSector int)

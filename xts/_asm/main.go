@@ -16,6 +16,7 @@ import (
 var kernels = map[string]func(){
 	"aes256": aes256,
 	"aesni":  aesni,
+	"avx2":   avx2,
 	"avx512": avx512,
 	"cpuid":  cpuid,
 	"rounds": rounds,
