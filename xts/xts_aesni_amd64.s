@@ -10,28 +10,29 @@ GLOBL doublingSSE<>(SB), RODATA|NOPTR, $16
 
 // func encryptAESNI(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
 // Requires: AES, CMOV, SSE2
-TEXT ·encryptAESNI(SB), $1304-48
+TEXT ·encryptAESNI(SB), $1360-48
 	MOVQ       keys+0(FP), AX
 	MOVQ       dst+8(FP), CX
 	MOVQ       src+16(FP), DX
 	MOVQ       pieces+24(FP), BX
-	LEAQ       63(SP), SI
-	ANDQ       $-64, SI
-	LEAQ       (SI), R8
-	LEAQ       512(SI), R9
+	LEAQ       127(SP), SI
+	ANDQ       $-128, SI
+	LEAQ       (SI), DI
+	LEAQ       256(SI), R8
+	LEAQ       1040(SI), R9
 	MOVQ       tweak+32(FP), R12
-	MOVQ       R12, 1232(SI)
-	LEAQ       1040(SI), R12
 	MOVQ       R12, 1224(SI)
 	MOVQ       perSector+40(FP), R12
+	ADDQ       R12, R12
+	ADDQ       BX, BX
 	MOVQ       R12, 1216(SI)
 	CMPQ       BX, R12
 	JNE        sectors
-	MOVQ       1232(SI), DI
+	MOVQ       1224(SI), R10
 	MOVQ       perSector+40(FP), R12
-	MOVQ       DI, X0
-	ADDQ       R12, DI
-	MOVQ       DI, 1232(SI)
+	MOVQ       R10, X0
+	ADDQ       R12, R10
+	MOVQ       R10, 1224(SI)
 	PXOR       1920(AX), X0
 	AESENC     1984(AX), X0
 	AESENC     2048(AX), X0
@@ -47,29 +48,29 @@ TEXT ·encryptAESNI(SB), $1304-48
 	AESENC     2688(AX), X0
 	AESENC     2752(AX), X0
 	AESENCLAST 2816(AX), X0
-	MOVOU      X0, 1024(SI)
-	JMP        heads
+	MOVO       X0, X8
+	JMP        masked
 
 sectors:
-	MOVQ       1232(SI), DI
+	MOVQ       1224(SI), R10
 	MOVQ       perSector+40(FP), R12
-	MOVQ       DI, X0
-	ADDQ       R12, DI
-	MOVQ       DI, X1
-	ADDQ       R12, DI
-	MOVQ       DI, X2
-	ADDQ       R12, DI
-	MOVQ       DI, X3
-	ADDQ       R12, DI
-	MOVQ       DI, X4
-	ADDQ       R12, DI
-	MOVQ       DI, X5
-	ADDQ       R12, DI
-	MOVQ       DI, X6
-	ADDQ       R12, DI
-	MOVQ       DI, X7
-	ADDQ       R12, DI
-	MOVQ       DI, 1232(SI)
+	MOVQ       R10, X0
+	ADDQ       R12, R10
+	MOVQ       R10, X1
+	ADDQ       R12, R10
+	MOVQ       R10, X2
+	ADDQ       R12, R10
+	MOVQ       R10, X3
+	ADDQ       R12, R10
+	MOVQ       R10, X4
+	ADDQ       R12, R10
+	MOVQ       R10, X5
+	ADDQ       R12, R10
+	MOVQ       R10, X6
+	ADDQ       R12, R10
+	MOVQ       R10, X7
+	ADDQ       R12, R10
+	MOVQ       R10, 1224(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -183,33 +184,40 @@ sectors:
 	AESENC     2752(AX), X6
 	AESENC     2752(AX), X7
 	AESENCLAST 2816(AX), X0
-	MOVOU      X0, 1024(SI)
 	AESENCLAST 2816(AX), X1
-	MOVOU      X1, 1040(SI)
 	AESENCLAST 2816(AX), X2
-	MOVOU      X2, 1056(SI)
 	AESENCLAST 2816(AX), X3
-	MOVOU      X3, 1072(SI)
 	AESENCLAST 2816(AX), X4
-	MOVOU      X4, 1088(SI)
 	AESENCLAST 2816(AX), X5
-	MOVOU      X5, 1104(SI)
 	AESENCLAST 2816(AX), X6
-	MOVOU      X6, 1120(SI)
 	AESENCLAST 2816(AX), X7
+	MOVO       X0, X8
+	PXOR       X8, X0
+	MOVOU      X0, 1024(SI)
+	PXOR       X8, X1
+	MOVOU      X1, 1040(SI)
+	PXOR       X8, X2
+	MOVOU      X2, 1056(SI)
+	PXOR       X8, X3
+	MOVOU      X3, 1072(SI)
+	PXOR       X8, X4
+	MOVOU      X4, 1088(SI)
+	PXOR       X8, X5
+	MOVOU      X5, 1104(SI)
+	PXOR       X8, X6
+	MOVOU      X6, 1120(SI)
+	PXOR       X8, X7
 	MOVOU      X7, 1136(SI)
 
-heads:
-	MOVO   1024(SI), X8
-	MOVOU  X8, 1152(SI)
+masked:
 	MOVO   X8, X9
 	MOVO   X9, X14
-	PSRLQ  $0x38, X14
+	PSRLQ  $0x3c, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X10
-	PSLLQ  $0x08, X10
+	PSLLQ  $0x04, X10
 	PXOR   X14, X10
 	PXOR   X15, X10
 	PSLLQ  $0x01, X15
@@ -219,12 +227,12 @@ heads:
 	PSLLQ  $0x05, X15
 	PXOR   X15, X10
 	MOVO   X9, X14
-	PSRLQ  $0x30, X14
+	PSRLQ  $0x38, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X11
-	PSLLQ  $0x10, X11
+	PSLLQ  $0x08, X11
 	PXOR   X14, X11
 	PXOR   X15, X11
 	PSLLQ  $0x01, X15
@@ -234,12 +242,12 @@ heads:
 	PSLLQ  $0x05, X15
 	PXOR   X15, X11
 	MOVO   X9, X14
-	PSRLQ  $0x28, X14
+	PSRLQ  $0x34, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X12
-	PSLLQ  $0x18, X12
+	PSLLQ  $0x0c, X12
 	PXOR   X14, X12
 	PXOR   X15, X12
 	PSLLQ  $0x01, X15
@@ -249,12 +257,12 @@ heads:
 	PSLLQ  $0x05, X15
 	PXOR   X15, X12
 	MOVO   X9, X14
-	PSRLQ  $0x20, X14
+	PSRLQ  $0x30, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X0
-	PSLLQ  $0x20, X0
+	PSLLQ  $0x10, X0
 	PXOR   X14, X0
 	PXOR   X15, X0
 	PSLLQ  $0x01, X15
@@ -263,244 +271,107 @@ heads:
 	PXOR   X15, X0
 	PSLLQ  $0x05, X15
 	PXOR   X15, X0
+	MOVO   X8, X1
+	PSHUFD $0xdf, X1, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X1, X1
+	PXOR   X14, X1
+	PXOR   X8, X9
+	PXOR   X8, X10
+	PXOR   X8, X11
+	PXOR   X8, X12
 	PXOR   X8, X0
+	PXOR   X8, X1
 	MOVOU  X0, 1184(SI)
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, (SI)
+	MOVOU  X9, (SI)
+	MOVOU  X10, 64(SI)
+	MOVOU  X11, 128(SI)
+	MOVOU  X12, 192(SI)
 	PSHUFD $0xdf, X9, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X9, X9
 	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 16(SI)
+	PXOR   X1, X9
+	MOVOU  X9, 16(SI)
+	PSHUFD $0xdf, X10, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X10, X10
+	PXOR   X14, X10
+	PXOR   X1, X10
+	MOVOU  X10, 80(SI)
+	PSHUFD $0xdf, X11, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X11, X11
+	PXOR   X14, X11
+	PXOR   X1, X11
+	MOVOU  X11, 144(SI)
+	PSHUFD $0xdf, X12, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X12, X12
+	PXOR   X14, X12
+	PXOR   X1, X12
+	MOVOU  X12, 208(SI)
 	PSHUFD $0xdf, X9, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X9, X9
 	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 32(SI)
+	PXOR   X1, X9
+	MOVOU  X9, 32(SI)
+	PSHUFD $0xdf, X10, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X10, X10
+	PXOR   X14, X10
+	PXOR   X1, X10
+	MOVOU  X10, 96(SI)
+	PSHUFD $0xdf, X11, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X11, X11
+	PXOR   X14, X11
+	PXOR   X1, X11
+	MOVOU  X11, 160(SI)
+	PSHUFD $0xdf, X12, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X12, X12
+	PXOR   X14, X12
+	PXOR   X1, X12
+	MOVOU  X12, 224(SI)
 	PSHUFD $0xdf, X9, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X9, X9
 	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 48(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 64(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 80(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 96(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 112(SI)
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 128(SI)
+	PXOR   X1, X9
+	MOVOU  X9, 48(SI)
 	PSHUFD $0xdf, X10, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X10, X10
 	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 144(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 160(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 176(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 192(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 208(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 224(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 240(SI)
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 256(SI)
+	PXOR   X1, X10
+	MOVOU  X10, 112(SI)
 	PSHUFD $0xdf, X11, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X11, X11
 	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 272(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 288(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 304(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 320(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 336(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 352(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 368(SI)
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 384(SI)
+	PXOR   X1, X11
+	MOVOU  X11, 176(SI)
 	PSHUFD $0xdf, X12, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X12, X12
 	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 400(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 416(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 432(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 448(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 464(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 480(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 496(SI)
+	PXOR   X1, X12
+	MOVOU  X12, 240(SI)
 	MOVO   X8, X9
 	PXOR   (AX), X9
 	MOVO   X8, X10
@@ -511,6 +382,7 @@ heads:
 	PXOR   448(AX), X12
 	MOVO   X8, X13
 	PXOR   704(AX), X13
+	MOVOU  X8, 1152(SI)
 	MOVQ   1152(SI), R13
 	MOVQ   1160(SI), R15
 	MOVQ   R13, R10
@@ -528,47 +400,42 @@ heads:
 	MOVQ   1184(SI), R10
 	MOVQ   1192(SI), R11
 
-piece:
+chunk:
 	CMPQ       BX, $0x01
-	JE         lastPiece
+	JE         lastChunk
 	DECQ       1216(SI)
-	JNZ        groups
+	JNZ        chosen
 	MOVQ       perSector+40(FP), R12
+	ADDQ       R12, R12
 	MOVQ       R12, 1216(SI)
-	MOVQ       1224(SI), DI
-	MOVQ       (DI), R10
-	MOVQ       8(DI), R11
-	XORQ       1152(SI), R10
-	XORQ       1160(SI), R11
-	ADDQ       $0x10, DI
-	MOVQ       DI, 1224(SI)
-	LEAQ       1152(SI), R12
-	CMPQ       DI, R12
-	JNE        groups
-	LEAQ       1024(SI), DI
-	MOVQ       DI, 1224(SI)
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	ADDQ       $0x10, R9
+	TESTQ      $0x0000007f, R9
+	JNZ        chosen
+	SUBQ       $0x00000080, R9
 	LEAQ       -1(BX), R12
 	CMPQ       R12, 1216(SI)
-	JE         groups
-	MOVQ       1232(SI), DI
+	JE         chosen
+	MOVQ       1224(SI), BP
 	MOVQ       perSector+40(FP), R12
-	MOVQ       DI, X0
-	ADDQ       R12, DI
-	MOVQ       DI, X1
-	ADDQ       R12, DI
-	MOVQ       DI, X2
-	ADDQ       R12, DI
-	MOVQ       DI, X3
-	ADDQ       R12, DI
-	MOVQ       DI, X4
-	ADDQ       R12, DI
-	MOVQ       DI, X5
-	ADDQ       R12, DI
-	MOVQ       DI, X6
-	ADDQ       R12, DI
-	MOVQ       DI, X7
-	ADDQ       R12, DI
-	MOVQ       DI, 1232(SI)
+	MOVQ       BP, X0
+	ADDQ       R12, BP
+	MOVQ       BP, X1
+	ADDQ       R12, BP
+	MOVQ       BP, X2
+	ADDQ       R12, BP
+	MOVQ       BP, X3
+	ADDQ       R12, BP
+	MOVQ       BP, X4
+	ADDQ       R12, BP
+	MOVQ       BP, X5
+	ADDQ       R12, BP
+	MOVQ       BP, X6
+	ADDQ       R12, BP
+	MOVQ       BP, X7
+	ADDQ       R12, BP
+	MOVQ       BP, 1224(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -682,72 +549,77 @@ piece:
 	AESENC     2752(AX), X6
 	AESENC     2752(AX), X7
 	AESENCLAST 2816(AX), X0
-	MOVOU      X0, 1024(SI)
 	AESENCLAST 2816(AX), X1
-	MOVOU      X1, 1040(SI)
 	AESENCLAST 2816(AX), X2
-	MOVOU      X2, 1056(SI)
 	AESENCLAST 2816(AX), X3
-	MOVOU      X3, 1072(SI)
 	AESENCLAST 2816(AX), X4
-	MOVOU      X4, 1088(SI)
 	AESENCLAST 2816(AX), X5
-	MOVOU      X5, 1104(SI)
 	AESENCLAST 2816(AX), X6
-	MOVOU      X6, 1120(SI)
 	AESENCLAST 2816(AX), X7
+	PXOR       X8, X0
+	MOVOU      X0, 1024(SI)
+	PXOR       X8, X1
+	MOVOU      X1, 1040(SI)
+	PXOR       X8, X2
+	MOVOU      X2, 1056(SI)
+	PXOR       X8, X3
+	MOVOU      X3, 1072(SI)
+	PXOR       X8, X4
+	MOVOU      X4, 1088(SI)
+	PXOR       X8, X5
+	MOVOU      X5, 1104(SI)
+	PXOR       X8, X6
+	MOVOU      X6, 1120(SI)
+	PXOR       X8, X7
 	MOVOU      X7, 1136(SI)
-	JMP        groups
+	JMP        chosen
 
-lastPiece:
+lastChunk:
 	XORQ R10, R10
 	XORQ R11, R11
 	XORQ R13, R13
 	XORQ R14, R14
 	XORQ R15, R15
 
-groups:
-	MOVQ $0x00000004, DI
-
-group:
+chosen:
 	MOVOU      (DX), X0
-	PXOR       (R8), X0
+	PXOR       (DI), X0
 	PXOR       X9, X0
-	MOVQ       R10, (R9)
+	MOVQ       R10, (R8)
 	MOVOU      16(DX), X1
-	PXOR       16(R8), X1
-	MOVQ       R11, 8(R9)
+	PXOR       16(DI), X1
+	MOVQ       R11, 8(R8)
 	PXOR       X9, X1
 	MOVOU      32(DX), X2
-	PXOR       32(R8), X2
+	PXOR       32(DI), X2
 	MOVQ       R13, R12
 	PXOR       X9, X2
 	MOVOU      48(DX), X3
 	TESTQ      R11, R11
-	PXOR       48(R8), X3
+	PXOR       48(DI), X3
 	PXOR       X9, X3
 	MOVOU      64(DX), X4
 	CMOVQMI    R14, R12
-	PXOR       64(R8), X4
+	PXOR       64(DI), X4
 	PXOR       X9, X4
 	ADDQ       R10, R10
 	MOVOU      80(DX), X5
-	PXOR       80(R8), X5
+	PXOR       80(DI), X5
 	PXOR       X9, X5
 	ADCQ       R11, R11
 	MOVOU      96(DX), X6
-	PXOR       96(R8), X6
+	PXOR       96(DI), X6
 	XORQ       R12, R10
 	PXOR       X9, X6
 	MOVOU      112(DX), X7
 	XORQ       R15, R11
-	PXOR       112(R8), X7
+	PXOR       112(DI), X7
 	PXOR       X9, X7
 	AESENC     64(AX), X0
-	MOVQ       R10, 16(R9)
+	MOVQ       R10, 16(R8)
 	AESENC     64(AX), X1
 	AESENC     64(AX), X2
-	MOVQ       R11, 24(R9)
+	MOVQ       R11, 24(R8)
 	AESENC     64(AX), X3
 	AESENC     64(AX), X4
 	AESENC     64(AX), X5
@@ -775,10 +647,10 @@ group:
 	AESENC     X11, X4
 	AESENC     X11, X5
 	AESENC     X11, X6
-	MOVQ       R10, 32(R9)
+	MOVQ       R10, 32(R8)
 	AESENC     X11, X7
 	PXOR       X8, X0
-	MOVQ       R11, 40(R9)
+	MOVQ       R11, 40(R8)
 	PXOR       X8, X1
 	PXOR       X8, X2
 	PXOR       X8, X3
@@ -806,10 +678,10 @@ group:
 	AESENC     320(AX), X2
 	AESENC     320(AX), X3
 	AESENC     320(AX), X4
-	MOVQ       R10, 48(R9)
+	MOVQ       R10, 48(R8)
 	AESENC     320(AX), X5
 	AESENC     320(AX), X6
-	MOVQ       R11, 56(R9)
+	MOVQ       R11, 56(R8)
 	AESENC     320(AX), X7
 	AESENC     384(AX), X0
 	AESENC     384(AX), X1
@@ -837,10 +709,10 @@ group:
 	PXOR       X8, X0
 	PXOR       X8, X1
 	PXOR       X8, X2
-	MOVQ       R10, 64(R9)
+	MOVQ       R10, 64(R8)
 	PXOR       X8, X3
 	PXOR       X8, X4
-	MOVQ       R11, 72(R9)
+	MOVQ       R11, 72(R8)
 	PXOR       X8, X5
 	PXOR       X8, X6
 	PXOR       X8, X7
@@ -868,10 +740,10 @@ group:
 	AESENC     576(AX), X6
 	AESENC     576(AX), X7
 	AESENC     640(AX), X0
-	MOVQ       R10, 80(R9)
+	MOVQ       R10, 80(R8)
 	AESENC     640(AX), X1
 	AESENC     640(AX), X2
-	MOVQ       R11, 88(R9)
+	MOVQ       R11, 88(R8)
 	AESENC     640(AX), X3
 	AESENC     640(AX), X4
 	AESENC     640(AX), X5
@@ -899,10 +771,10 @@ group:
 	PXOR       X8, X4
 	PXOR       X8, X5
 	PXOR       X8, X6
-	MOVQ       R10, 96(R9)
+	MOVQ       R10, 96(R8)
 	PXOR       X8, X7
 	AESENC     768(AX), X0
-	MOVQ       R11, 104(R9)
+	MOVQ       R11, 104(R8)
 	AESENC     768(AX), X1
 	AESENC     768(AX), X2
 	AESENC     768(AX), X3
@@ -925,33 +797,33 @@ group:
 	AESENC     832(AX), X7
 	XORQ       R12, R10
 	MOVO       X10, X15
-	PXOR       (R8), X15
+	PXOR       (DI), X15
 	AESENCLAST X15, X0
 	XORQ       R15, R11
 	MOVO       X10, X15
-	PXOR       16(R8), X15
+	PXOR       16(DI), X15
 	AESENCLAST X15, X1
 	MOVO       X10, X15
-	PXOR       32(R8), X15
-	MOVQ       R10, 112(R9)
+	PXOR       32(DI), X15
+	MOVQ       R10, 112(R8)
 	AESENCLAST X15, X2
 	MOVO       X10, X15
-	PXOR       48(R8), X15
-	MOVQ       R11, 120(R9)
+	PXOR       48(DI), X15
+	MOVQ       R11, 120(R8)
 	AESENCLAST X15, X3
 	MOVO       X10, X15
-	PXOR       64(R8), X15
+	PXOR       64(DI), X15
 	AESENCLAST X15, X4
 	MOVQ       R13, R12
 	MOVO       X10, X15
-	PXOR       80(R8), X15
+	PXOR       80(DI), X15
 	AESENCLAST X15, X5
 	TESTQ      R11, R11
 	MOVO       X10, X15
-	PXOR       96(R8), X15
+	PXOR       96(DI), X15
 	AESENCLAST X15, X6
 	MOVO       X10, X15
-	PXOR       112(R8), X15
+	PXOR       112(DI), X15
 	CMOVQMI    R14, R12
 	AESENCLAST X15, X7
 	MOVOU      X0, (CX)
@@ -966,50 +838,284 @@ group:
 	MOVOU      X6, 96(CX)
 	MOVOU      X7, 112(CX)
 	XORQ       R15, R11
-	ADDQ       $0x00000080, DX
-	ADDQ       $0x00000080, CX
-	ADDQ       $0x00000080, R8
-	ADDQ       $0x00000080, R9
-	DECQ       DI
-	JNZ        group
-	SUBQ       $0x00000200, R8
-	SUBQ       $0x00000200, R9
-	XCHGQ      R8, R9
+	MOVOU      128(DX), X0
+	PXOR       128(DI), X0
+	PXOR       X9, X0
+	MOVQ       R10, 128(R8)
+	MOVOU      144(DX), X1
+	PXOR       144(DI), X1
+	MOVQ       R11, 136(R8)
+	PXOR       X9, X1
+	MOVOU      160(DX), X2
+	PXOR       160(DI), X2
+	MOVQ       R13, R12
+	PXOR       X9, X2
+	MOVOU      176(DX), X3
+	TESTQ      R11, R11
+	PXOR       176(DI), X3
+	PXOR       X9, X3
+	MOVOU      192(DX), X4
+	CMOVQMI    R14, R12
+	PXOR       192(DI), X4
+	PXOR       X9, X4
+	ADDQ       R10, R10
+	MOVOU      208(DX), X5
+	PXOR       208(DI), X5
+	PXOR       X9, X5
+	ADCQ       R11, R11
+	MOVOU      224(DX), X6
+	PXOR       224(DI), X6
+	XORQ       R12, R10
+	PXOR       X9, X6
+	MOVOU      240(DX), X7
+	XORQ       R15, R11
+	PXOR       240(DI), X7
+	PXOR       X9, X7
+	AESENC     64(AX), X0
+	MOVQ       R10, 144(R8)
+	AESENC     64(AX), X1
+	AESENC     64(AX), X2
+	MOVQ       R11, 152(R8)
+	AESENC     64(AX), X3
+	AESENC     64(AX), X4
+	AESENC     64(AX), X5
+	MOVQ       R13, R12
+	AESENC     64(AX), X6
+	AESENC     64(AX), X7
+	TESTQ      R11, R11
+	AESENC     128(AX), X0
+	AESENC     128(AX), X1
+	AESENC     128(AX), X2
+	CMOVQMI    R14, R12
+	AESENC     128(AX), X3
+	AESENC     128(AX), X4
+	ADDQ       R10, R10
+	AESENC     128(AX), X5
+	AESENC     128(AX), X6
+	AESENC     128(AX), X7
+	ADCQ       R11, R11
+	AESENC     X11, X0
+	AESENC     X11, X1
+	XORQ       R12, R10
+	AESENC     X11, X2
+	AESENC     X11, X3
+	XORQ       R15, R11
+	AESENC     X11, X4
+	AESENC     X11, X5
+	AESENC     X11, X6
+	MOVQ       R10, 160(R8)
+	AESENC     X11, X7
+	PXOR       X8, X0
+	MOVQ       R11, 168(R8)
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	MOVQ       R13, R12
+	PXOR       X8, X4
+	PXOR       X8, X5
+	TESTQ      R11, R11
+	PXOR       X8, X6
+	PXOR       X8, X7
+	AESENC     256(AX), X0
+	CMOVQMI    R14, R12
+	AESENC     256(AX), X1
+	AESENC     256(AX), X2
+	ADDQ       R10, R10
+	AESENC     256(AX), X3
+	AESENC     256(AX), X4
+	AESENC     256(AX), X5
+	ADCQ       R11, R11
+	AESENC     256(AX), X6
+	AESENC     256(AX), X7
+	XORQ       R12, R10
+	AESENC     320(AX), X0
+	AESENC     320(AX), X1
+	XORQ       R15, R11
+	AESENC     320(AX), X2
+	AESENC     320(AX), X3
+	AESENC     320(AX), X4
+	MOVQ       R10, 176(R8)
+	AESENC     320(AX), X5
+	AESENC     320(AX), X6
+	MOVQ       R11, 184(R8)
+	AESENC     320(AX), X7
+	AESENC     384(AX), X0
+	AESENC     384(AX), X1
+	MOVQ       R13, R12
+	AESENC     384(AX), X2
+	AESENC     384(AX), X3
+	TESTQ      R11, R11
+	AESENC     384(AX), X4
+	AESENC     384(AX), X5
+	AESENC     384(AX), X6
+	CMOVQMI    R14, R12
+	AESENC     384(AX), X7
+	AESENC     X12, X0
+	ADDQ       R10, R10
+	AESENC     X12, X1
+	AESENC     X12, X2
+	AESENC     X12, X3
+	ADCQ       R11, R11
+	AESENC     X12, X4
+	AESENC     X12, X5
+	XORQ       R12, R10
+	AESENC     X12, X6
+	AESENC     X12, X7
+	XORQ       R15, R11
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	MOVQ       R10, 192(R8)
+	PXOR       X8, X3
+	PXOR       X8, X4
+	MOVQ       R11, 200(R8)
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVQ       R13, R12
+	AESENC     512(AX), X0
+	AESENC     512(AX), X1
+	TESTQ      R11, R11
+	AESENC     512(AX), X2
+	AESENC     512(AX), X3
+	AESENC     512(AX), X4
+	CMOVQMI    R14, R12
+	AESENC     512(AX), X5
+	AESENC     512(AX), X6
+	ADDQ       R10, R10
+	AESENC     512(AX), X7
+	AESENC     576(AX), X0
+	AESENC     576(AX), X1
+	ADCQ       R11, R11
+	AESENC     576(AX), X2
+	AESENC     576(AX), X3
+	XORQ       R12, R10
+	AESENC     576(AX), X4
+	AESENC     576(AX), X5
+	XORQ       R15, R11
+	AESENC     576(AX), X6
+	AESENC     576(AX), X7
+	AESENC     640(AX), X0
+	MOVQ       R10, 208(R8)
+	AESENC     640(AX), X1
+	AESENC     640(AX), X2
+	MOVQ       R11, 216(R8)
+	AESENC     640(AX), X3
+	AESENC     640(AX), X4
+	AESENC     640(AX), X5
+	MOVQ       R13, R12
+	AESENC     640(AX), X6
+	AESENC     640(AX), X7
+	TESTQ      R11, R11
+	AESENC     X13, X0
+	AESENC     X13, X1
+	AESENC     X13, X2
+	CMOVQMI    R14, R12
+	AESENC     X13, X3
+	AESENC     X13, X4
+	ADDQ       R10, R10
+	AESENC     X13, X5
+	AESENC     X13, X6
+	AESENC     X13, X7
+	ADCQ       R11, R11
+	PXOR       X8, X0
+	PXOR       X8, X1
+	XORQ       R12, R10
+	PXOR       X8, X2
+	PXOR       X8, X3
+	XORQ       R15, R11
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	MOVQ       R10, 224(R8)
+	PXOR       X8, X7
+	AESENC     768(AX), X0
+	MOVQ       R11, 232(R8)
+	AESENC     768(AX), X1
+	AESENC     768(AX), X2
+	AESENC     768(AX), X3
+	MOVQ       R13, R12
+	AESENC     768(AX), X4
+	AESENC     768(AX), X5
+	TESTQ      R11, R11
+	AESENC     768(AX), X6
+	AESENC     768(AX), X7
+	AESENC     832(AX), X0
+	CMOVQMI    R14, R12
+	AESENC     832(AX), X1
+	AESENC     832(AX), X2
+	ADDQ       R10, R10
+	AESENC     832(AX), X3
+	AESENC     832(AX), X4
+	AESENC     832(AX), X5
+	ADCQ       R11, R11
+	AESENC     832(AX), X6
+	AESENC     832(AX), X7
+	XORQ       R12, R10
+	MOVO       X10, X15
+	PXOR       128(DI), X15
+	AESENCLAST X15, X0
+	XORQ       R15, R11
+	MOVO       X10, X15
+	PXOR       144(DI), X15
+	AESENCLAST X15, X1
+	MOVO       X10, X15
+	PXOR       160(DI), X15
+	MOVQ       R10, 240(R8)
+	AESENCLAST X15, X2
+	MOVO       X10, X15
+	PXOR       176(DI), X15
+	MOVQ       R11, 248(R8)
+	AESENCLAST X15, X3
+	MOVO       X10, X15
+	PXOR       192(DI), X15
+	AESENCLAST X15, X4
+	MOVQ       R13, R12
+	MOVO       X10, X15
+	PXOR       208(DI), X15
+	AESENCLAST X15, X5
+	TESTQ      R11, R11
+	MOVO       X10, X15
+	PXOR       224(DI), X15
+	AESENCLAST X15, X6
+	MOVO       X10, X15
+	PXOR       240(DI), X15
+	CMOVQMI    R14, R12
+	AESENCLAST X15, X7
+	MOVOU      X0, 128(CX)
+	ADDQ       R10, R10
+	MOVOU      X1, 144(CX)
+	MOVOU      X2, 160(CX)
+	MOVOU      X3, 176(CX)
+	ADCQ       R11, R11
+	MOVOU      X4, 192(CX)
+	MOVOU      X5, 208(CX)
+	XORQ       R12, R10
+	MOVOU      X6, 224(CX)
+	MOVOU      X7, 240(CX)
+	XORQ       R15, R11
+	ADDQ       $0x00000100, DX
+	ADDQ       $0x00000100, CX
+	XCHGQ      DI, R8
 	DECQ       BX
-	JNZ        piece
+	JNZ        chunk
 	PXOR       X0, X0
-	MOVOU      X0, (R9)
-	MOVOU      X0, 16(R9)
-	MOVOU      X0, 32(R9)
-	MOVOU      X0, 48(R9)
-	MOVOU      X0, 64(R9)
-	MOVOU      X0, 80(R9)
-	MOVOU      X0, 96(R9)
-	MOVOU      X0, 112(R9)
-	MOVOU      X0, 128(R9)
-	MOVOU      X0, 144(R9)
-	MOVOU      X0, 160(R9)
-	MOVOU      X0, 176(R9)
-	MOVOU      X0, 192(R9)
-	MOVOU      X0, 208(R9)
-	MOVOU      X0, 224(R9)
-	MOVOU      X0, 240(R9)
-	MOVOU      X0, 256(R9)
-	MOVOU      X0, 272(R9)
-	MOVOU      X0, 288(R9)
-	MOVOU      X0, 304(R9)
-	MOVOU      X0, 320(R9)
-	MOVOU      X0, 336(R9)
-	MOVOU      X0, 352(R9)
-	MOVOU      X0, 368(R9)
-	MOVOU      X0, 384(R9)
-	MOVOU      X0, 400(R9)
-	MOVOU      X0, 416(R9)
-	MOVOU      X0, 432(R9)
-	MOVOU      X0, 448(R9)
-	MOVOU      X0, 464(R9)
-	MOVOU      X0, 480(R9)
-	MOVOU      X0, 496(R9)
+	MOVOU      X0, (R8)
+	MOVOU      X0, 16(R8)
+	MOVOU      X0, 32(R8)
+	MOVOU      X0, 48(R8)
+	MOVOU      X0, 64(R8)
+	MOVOU      X0, 80(R8)
+	MOVOU      X0, 96(R8)
+	MOVOU      X0, 112(R8)
+	MOVOU      X0, 128(R8)
+	MOVOU      X0, 144(R8)
+	MOVOU      X0, 160(R8)
+	MOVOU      X0, 176(R8)
+	MOVOU      X0, 192(R8)
+	MOVOU      X0, 208(R8)
+	MOVOU      X0, 224(R8)
+	MOVOU      X0, 240(R8)
 	MOVOU      X0, 1024(SI)
 	MOVOU      X0, 1040(SI)
 	MOVOU      X0, 1056(SI)
@@ -1042,28 +1148,29 @@ group:
 
 // func decryptAESNI(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
 // Requires: AES, CMOV, SSE2
-TEXT ·decryptAESNI(SB), $1304-48
+TEXT ·decryptAESNI(SB), $1360-48
 	MOVQ       keys+0(FP), AX
 	MOVQ       dst+8(FP), CX
 	MOVQ       src+16(FP), DX
 	MOVQ       pieces+24(FP), BX
-	LEAQ       63(SP), SI
-	ANDQ       $-64, SI
-	LEAQ       (SI), R8
-	LEAQ       512(SI), R9
+	LEAQ       127(SP), SI
+	ANDQ       $-128, SI
+	LEAQ       (SI), DI
+	LEAQ       256(SI), R8
+	LEAQ       1040(SI), R9
 	MOVQ       tweak+32(FP), R12
-	MOVQ       R12, 1232(SI)
-	LEAQ       1040(SI), R12
 	MOVQ       R12, 1224(SI)
 	MOVQ       perSector+40(FP), R12
+	ADDQ       R12, R12
+	ADDQ       BX, BX
 	MOVQ       R12, 1216(SI)
 	CMPQ       BX, R12
 	JNE        sectors
-	MOVQ       1232(SI), DI
+	MOVQ       1224(SI), R10
 	MOVQ       perSector+40(FP), R12
-	MOVQ       DI, X0
-	ADDQ       R12, DI
-	MOVQ       DI, 1232(SI)
+	MOVQ       R10, X0
+	ADDQ       R12, R10
+	MOVQ       R10, 1224(SI)
 	PXOR       1920(AX), X0
 	AESENC     1984(AX), X0
 	AESENC     2048(AX), X0
@@ -1079,29 +1186,29 @@ TEXT ·decryptAESNI(SB), $1304-48
 	AESENC     2688(AX), X0
 	AESENC     2752(AX), X0
 	AESENCLAST 2816(AX), X0
-	MOVOU      X0, 1024(SI)
-	JMP        heads
+	MOVO       X0, X8
+	JMP        masked
 
 sectors:
-	MOVQ       1232(SI), DI
+	MOVQ       1224(SI), R10
 	MOVQ       perSector+40(FP), R12
-	MOVQ       DI, X0
-	ADDQ       R12, DI
-	MOVQ       DI, X1
-	ADDQ       R12, DI
-	MOVQ       DI, X2
-	ADDQ       R12, DI
-	MOVQ       DI, X3
-	ADDQ       R12, DI
-	MOVQ       DI, X4
-	ADDQ       R12, DI
-	MOVQ       DI, X5
-	ADDQ       R12, DI
-	MOVQ       DI, X6
-	ADDQ       R12, DI
-	MOVQ       DI, X7
-	ADDQ       R12, DI
-	MOVQ       DI, 1232(SI)
+	MOVQ       R10, X0
+	ADDQ       R12, R10
+	MOVQ       R10, X1
+	ADDQ       R12, R10
+	MOVQ       R10, X2
+	ADDQ       R12, R10
+	MOVQ       R10, X3
+	ADDQ       R12, R10
+	MOVQ       R10, X4
+	ADDQ       R12, R10
+	MOVQ       R10, X5
+	ADDQ       R12, R10
+	MOVQ       R10, X6
+	ADDQ       R12, R10
+	MOVQ       R10, X7
+	ADDQ       R12, R10
+	MOVQ       R10, 1224(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -1215,33 +1322,40 @@ sectors:
 	AESENC     2752(AX), X6
 	AESENC     2752(AX), X7
 	AESENCLAST 2816(AX), X0
-	MOVOU      X0, 1024(SI)
 	AESENCLAST 2816(AX), X1
-	MOVOU      X1, 1040(SI)
 	AESENCLAST 2816(AX), X2
-	MOVOU      X2, 1056(SI)
 	AESENCLAST 2816(AX), X3
-	MOVOU      X3, 1072(SI)
 	AESENCLAST 2816(AX), X4
-	MOVOU      X4, 1088(SI)
 	AESENCLAST 2816(AX), X5
-	MOVOU      X5, 1104(SI)
 	AESENCLAST 2816(AX), X6
-	MOVOU      X6, 1120(SI)
 	AESENCLAST 2816(AX), X7
+	MOVO       X0, X8
+	PXOR       X8, X0
+	MOVOU      X0, 1024(SI)
+	PXOR       X8, X1
+	MOVOU      X1, 1040(SI)
+	PXOR       X8, X2
+	MOVOU      X2, 1056(SI)
+	PXOR       X8, X3
+	MOVOU      X3, 1072(SI)
+	PXOR       X8, X4
+	MOVOU      X4, 1088(SI)
+	PXOR       X8, X5
+	MOVOU      X5, 1104(SI)
+	PXOR       X8, X6
+	MOVOU      X6, 1120(SI)
+	PXOR       X8, X7
 	MOVOU      X7, 1136(SI)
 
-heads:
-	MOVO   1024(SI), X8
-	MOVOU  X8, 1152(SI)
+masked:
 	MOVO   X8, X9
 	MOVO   X9, X14
-	PSRLQ  $0x38, X14
+	PSRLQ  $0x3c, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X10
-	PSLLQ  $0x08, X10
+	PSLLQ  $0x04, X10
 	PXOR   X14, X10
 	PXOR   X15, X10
 	PSLLQ  $0x01, X15
@@ -1251,12 +1365,12 @@ heads:
 	PSLLQ  $0x05, X15
 	PXOR   X15, X10
 	MOVO   X9, X14
-	PSRLQ  $0x30, X14
+	PSRLQ  $0x38, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X11
-	PSLLQ  $0x10, X11
+	PSLLQ  $0x08, X11
 	PXOR   X14, X11
 	PXOR   X15, X11
 	PSLLQ  $0x01, X15
@@ -1266,12 +1380,12 @@ heads:
 	PSLLQ  $0x05, X15
 	PXOR   X15, X11
 	MOVO   X9, X14
-	PSRLQ  $0x28, X14
+	PSRLQ  $0x34, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X12
-	PSLLQ  $0x18, X12
+	PSLLQ  $0x0c, X12
 	PXOR   X14, X12
 	PXOR   X15, X12
 	PSLLQ  $0x01, X15
@@ -1281,12 +1395,12 @@ heads:
 	PSLLQ  $0x05, X15
 	PXOR   X15, X12
 	MOVO   X9, X14
-	PSRLQ  $0x20, X14
+	PSRLQ  $0x30, X14
 	MOVO   X14, X15
 	PSLLDQ $0x08, X14
 	PSRLDQ $0x08, X15
 	MOVO   X9, X0
-	PSLLQ  $0x20, X0
+	PSLLQ  $0x10, X0
 	PXOR   X14, X0
 	PXOR   X15, X0
 	PSLLQ  $0x01, X15
@@ -1295,244 +1409,107 @@ heads:
 	PXOR   X15, X0
 	PSLLQ  $0x05, X15
 	PXOR   X15, X0
+	MOVO   X8, X1
+	PSHUFD $0xdf, X1, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X1, X1
+	PXOR   X14, X1
+	PXOR   X8, X9
+	PXOR   X8, X10
+	PXOR   X8, X11
+	PXOR   X8, X12
 	PXOR   X8, X0
+	PXOR   X8, X1
 	MOVOU  X0, 1184(SI)
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, (SI)
+	MOVOU  X9, (SI)
+	MOVOU  X10, 64(SI)
+	MOVOU  X11, 128(SI)
+	MOVOU  X12, 192(SI)
 	PSHUFD $0xdf, X9, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X9, X9
 	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 16(SI)
+	PXOR   X1, X9
+	MOVOU  X9, 16(SI)
+	PSHUFD $0xdf, X10, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X10, X10
+	PXOR   X14, X10
+	PXOR   X1, X10
+	MOVOU  X10, 80(SI)
+	PSHUFD $0xdf, X11, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X11, X11
+	PXOR   X14, X11
+	PXOR   X1, X11
+	MOVOU  X11, 144(SI)
+	PSHUFD $0xdf, X12, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X12, X12
+	PXOR   X14, X12
+	PXOR   X1, X12
+	MOVOU  X12, 208(SI)
 	PSHUFD $0xdf, X9, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X9, X9
 	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 32(SI)
+	PXOR   X1, X9
+	MOVOU  X9, 32(SI)
+	PSHUFD $0xdf, X10, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X10, X10
+	PXOR   X14, X10
+	PXOR   X1, X10
+	MOVOU  X10, 96(SI)
+	PSHUFD $0xdf, X11, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X11, X11
+	PXOR   X14, X11
+	PXOR   X1, X11
+	MOVOU  X11, 160(SI)
+	PSHUFD $0xdf, X12, X14
+	PSRAL  $0x1f, X14
+	PAND   doublingSSE<>+0(SB), X14
+	PADDQ  X12, X12
+	PXOR   X14, X12
+	PXOR   X1, X12
+	MOVOU  X12, 224(SI)
 	PSHUFD $0xdf, X9, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X9, X9
 	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 48(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 64(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 80(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 96(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	MOVO   X9, X0
-	PXOR   X8, X0
-	MOVOU  X0, 112(SI)
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 128(SI)
+	PXOR   X1, X9
+	MOVOU  X9, 48(SI)
 	PSHUFD $0xdf, X10, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X10, X10
 	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 144(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 160(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 176(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 192(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 208(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 224(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	MOVO   X10, X0
-	PXOR   X8, X0
-	MOVOU  X0, 240(SI)
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 256(SI)
+	PXOR   X1, X10
+	MOVOU  X10, 112(SI)
 	PSHUFD $0xdf, X11, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X11, X11
 	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 272(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 288(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 304(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 320(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 336(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 352(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	MOVO   X11, X0
-	PXOR   X8, X0
-	MOVOU  X0, 368(SI)
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 384(SI)
+	PXOR   X1, X11
+	MOVOU  X11, 176(SI)
 	PSHUFD $0xdf, X12, X14
 	PSRAL  $0x1f, X14
 	PAND   doublingSSE<>+0(SB), X14
 	PADDQ  X12, X12
 	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 400(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 416(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 432(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 448(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 464(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 480(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	MOVO   X12, X0
-	PXOR   X8, X0
-	MOVOU  X0, 496(SI)
+	PXOR   X1, X12
+	MOVOU  X12, 240(SI)
 	MOVO   X8, X9
 	PXOR   960(AX), X9
 	MOVO   X8, X10
@@ -1543,6 +1520,7 @@ heads:
 	PXOR   1408(AX), X12
 	MOVO   X8, X13
 	PXOR   1664(AX), X13
+	MOVOU  X8, 1152(SI)
 	MOVQ   1152(SI), R13
 	MOVQ   1160(SI), R15
 	MOVQ   R13, R10
@@ -1560,47 +1538,42 @@ heads:
 	MOVQ   1184(SI), R10
 	MOVQ   1192(SI), R11
 
-piece:
+chunk:
 	CMPQ       BX, $0x01
-	JE         lastPiece
+	JE         lastChunk
 	DECQ       1216(SI)
-	JNZ        groups
+	JNZ        chosen
 	MOVQ       perSector+40(FP), R12
+	ADDQ       R12, R12
 	MOVQ       R12, 1216(SI)
-	MOVQ       1224(SI), DI
-	MOVQ       (DI), R10
-	MOVQ       8(DI), R11
-	XORQ       1152(SI), R10
-	XORQ       1160(SI), R11
-	ADDQ       $0x10, DI
-	MOVQ       DI, 1224(SI)
-	LEAQ       1152(SI), R12
-	CMPQ       DI, R12
-	JNE        groups
-	LEAQ       1024(SI), DI
-	MOVQ       DI, 1224(SI)
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	ADDQ       $0x10, R9
+	TESTQ      $0x0000007f, R9
+	JNZ        chosen
+	SUBQ       $0x00000080, R9
 	LEAQ       -1(BX), R12
 	CMPQ       R12, 1216(SI)
-	JE         groups
-	MOVQ       1232(SI), DI
+	JE         chosen
+	MOVQ       1224(SI), BP
 	MOVQ       perSector+40(FP), R12
-	MOVQ       DI, X0
-	ADDQ       R12, DI
-	MOVQ       DI, X1
-	ADDQ       R12, DI
-	MOVQ       DI, X2
-	ADDQ       R12, DI
-	MOVQ       DI, X3
-	ADDQ       R12, DI
-	MOVQ       DI, X4
-	ADDQ       R12, DI
-	MOVQ       DI, X5
-	ADDQ       R12, DI
-	MOVQ       DI, X6
-	ADDQ       R12, DI
-	MOVQ       DI, X7
-	ADDQ       R12, DI
-	MOVQ       DI, 1232(SI)
+	MOVQ       BP, X0
+	ADDQ       R12, BP
+	MOVQ       BP, X1
+	ADDQ       R12, BP
+	MOVQ       BP, X2
+	ADDQ       R12, BP
+	MOVQ       BP, X3
+	ADDQ       R12, BP
+	MOVQ       BP, X4
+	ADDQ       R12, BP
+	MOVQ       BP, X5
+	ADDQ       R12, BP
+	MOVQ       BP, X6
+	ADDQ       R12, BP
+	MOVQ       BP, X7
+	ADDQ       R12, BP
+	MOVQ       BP, 1224(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -1714,72 +1687,77 @@ piece:
 	AESENC     2752(AX), X6
 	AESENC     2752(AX), X7
 	AESENCLAST 2816(AX), X0
-	MOVOU      X0, 1024(SI)
 	AESENCLAST 2816(AX), X1
-	MOVOU      X1, 1040(SI)
 	AESENCLAST 2816(AX), X2
-	MOVOU      X2, 1056(SI)
 	AESENCLAST 2816(AX), X3
-	MOVOU      X3, 1072(SI)
 	AESENCLAST 2816(AX), X4
-	MOVOU      X4, 1088(SI)
 	AESENCLAST 2816(AX), X5
-	MOVOU      X5, 1104(SI)
 	AESENCLAST 2816(AX), X6
-	MOVOU      X6, 1120(SI)
 	AESENCLAST 2816(AX), X7
+	PXOR       X8, X0
+	MOVOU      X0, 1024(SI)
+	PXOR       X8, X1
+	MOVOU      X1, 1040(SI)
+	PXOR       X8, X2
+	MOVOU      X2, 1056(SI)
+	PXOR       X8, X3
+	MOVOU      X3, 1072(SI)
+	PXOR       X8, X4
+	MOVOU      X4, 1088(SI)
+	PXOR       X8, X5
+	MOVOU      X5, 1104(SI)
+	PXOR       X8, X6
+	MOVOU      X6, 1120(SI)
+	PXOR       X8, X7
 	MOVOU      X7, 1136(SI)
-	JMP        groups
+	JMP        chosen
 
-lastPiece:
+lastChunk:
 	XORQ R10, R10
 	XORQ R11, R11
 	XORQ R13, R13
 	XORQ R14, R14
 	XORQ R15, R15
 
-groups:
-	MOVQ $0x00000004, DI
-
-group:
+chosen:
 	MOVOU      (DX), X0
-	PXOR       (R8), X0
+	PXOR       (DI), X0
 	PXOR       X9, X0
-	MOVQ       R10, (R9)
+	MOVQ       R10, (R8)
 	MOVOU      16(DX), X1
-	PXOR       16(R8), X1
-	MOVQ       R11, 8(R9)
+	PXOR       16(DI), X1
+	MOVQ       R11, 8(R8)
 	PXOR       X9, X1
 	MOVOU      32(DX), X2
-	PXOR       32(R8), X2
+	PXOR       32(DI), X2
 	MOVQ       R13, R12
 	PXOR       X9, X2
 	MOVOU      48(DX), X3
 	TESTQ      R11, R11
-	PXOR       48(R8), X3
+	PXOR       48(DI), X3
 	PXOR       X9, X3
 	MOVOU      64(DX), X4
 	CMOVQMI    R14, R12
-	PXOR       64(R8), X4
+	PXOR       64(DI), X4
 	PXOR       X9, X4
 	ADDQ       R10, R10
 	MOVOU      80(DX), X5
-	PXOR       80(R8), X5
+	PXOR       80(DI), X5
 	PXOR       X9, X5
 	ADCQ       R11, R11
 	MOVOU      96(DX), X6
-	PXOR       96(R8), X6
+	PXOR       96(DI), X6
 	XORQ       R12, R10
 	PXOR       X9, X6
 	MOVOU      112(DX), X7
 	XORQ       R15, R11
-	PXOR       112(R8), X7
+	PXOR       112(DI), X7
 	PXOR       X9, X7
 	AESDEC     1024(AX), X0
-	MOVQ       R10, 16(R9)
+	MOVQ       R10, 16(R8)
 	AESDEC     1024(AX), X1
 	AESDEC     1024(AX), X2
-	MOVQ       R11, 24(R9)
+	MOVQ       R11, 24(R8)
 	AESDEC     1024(AX), X3
 	AESDEC     1024(AX), X4
 	AESDEC     1024(AX), X5
@@ -1807,10 +1785,10 @@ group:
 	AESDEC     X11, X4
 	AESDEC     X11, X5
 	AESDEC     X11, X6
-	MOVQ       R10, 32(R9)
+	MOVQ       R10, 32(R8)
 	AESDEC     X11, X7
 	PXOR       X8, X0
-	MOVQ       R11, 40(R9)
+	MOVQ       R11, 40(R8)
 	PXOR       X8, X1
 	PXOR       X8, X2
 	PXOR       X8, X3
@@ -1838,10 +1816,10 @@ group:
 	AESDEC     1280(AX), X2
 	AESDEC     1280(AX), X3
 	AESDEC     1280(AX), X4
-	MOVQ       R10, 48(R9)
+	MOVQ       R10, 48(R8)
 	AESDEC     1280(AX), X5
 	AESDEC     1280(AX), X6
-	MOVQ       R11, 56(R9)
+	MOVQ       R11, 56(R8)
 	AESDEC     1280(AX), X7
 	AESDEC     1344(AX), X0
 	AESDEC     1344(AX), X1
@@ -1869,10 +1847,10 @@ group:
 	PXOR       X8, X0
 	PXOR       X8, X1
 	PXOR       X8, X2
-	MOVQ       R10, 64(R9)
+	MOVQ       R10, 64(R8)
 	PXOR       X8, X3
 	PXOR       X8, X4
-	MOVQ       R11, 72(R9)
+	MOVQ       R11, 72(R8)
 	PXOR       X8, X5
 	PXOR       X8, X6
 	PXOR       X8, X7
@@ -1900,10 +1878,10 @@ group:
 	AESDEC     1536(AX), X6
 	AESDEC     1536(AX), X7
 	AESDEC     1600(AX), X0
-	MOVQ       R10, 80(R9)
+	MOVQ       R10, 80(R8)
 	AESDEC     1600(AX), X1
 	AESDEC     1600(AX), X2
-	MOVQ       R11, 88(R9)
+	MOVQ       R11, 88(R8)
 	AESDEC     1600(AX), X3
 	AESDEC     1600(AX), X4
 	AESDEC     1600(AX), X5
@@ -1931,10 +1909,10 @@ group:
 	PXOR       X8, X4
 	PXOR       X8, X5
 	PXOR       X8, X6
-	MOVQ       R10, 96(R9)
+	MOVQ       R10, 96(R8)
 	PXOR       X8, X7
 	AESDEC     1728(AX), X0
-	MOVQ       R11, 104(R9)
+	MOVQ       R11, 104(R8)
 	AESDEC     1728(AX), X1
 	AESDEC     1728(AX), X2
 	AESDEC     1728(AX), X3
@@ -1957,33 +1935,33 @@ group:
 	AESDEC     1792(AX), X7
 	XORQ       R12, R10
 	MOVO       X10, X15
-	PXOR       (R8), X15
+	PXOR       (DI), X15
 	AESDECLAST X15, X0
 	XORQ       R15, R11
 	MOVO       X10, X15
-	PXOR       16(R8), X15
+	PXOR       16(DI), X15
 	AESDECLAST X15, X1
 	MOVO       X10, X15
-	PXOR       32(R8), X15
-	MOVQ       R10, 112(R9)
+	PXOR       32(DI), X15
+	MOVQ       R10, 112(R8)
 	AESDECLAST X15, X2
 	MOVO       X10, X15
-	PXOR       48(R8), X15
-	MOVQ       R11, 120(R9)
+	PXOR       48(DI), X15
+	MOVQ       R11, 120(R8)
 	AESDECLAST X15, X3
 	MOVO       X10, X15
-	PXOR       64(R8), X15
+	PXOR       64(DI), X15
 	AESDECLAST X15, X4
 	MOVQ       R13, R12
 	MOVO       X10, X15
-	PXOR       80(R8), X15
+	PXOR       80(DI), X15
 	AESDECLAST X15, X5
 	TESTQ      R11, R11
 	MOVO       X10, X15
-	PXOR       96(R8), X15
+	PXOR       96(DI), X15
 	AESDECLAST X15, X6
 	MOVO       X10, X15
-	PXOR       112(R8), X15
+	PXOR       112(DI), X15
 	CMOVQMI    R14, R12
 	AESDECLAST X15, X7
 	MOVOU      X0, (CX)
@@ -1998,50 +1976,284 @@ group:
 	MOVOU      X6, 96(CX)
 	MOVOU      X7, 112(CX)
 	XORQ       R15, R11
-	ADDQ       $0x00000080, DX
-	ADDQ       $0x00000080, CX
-	ADDQ       $0x00000080, R8
-	ADDQ       $0x00000080, R9
-	DECQ       DI
-	JNZ        group
-	SUBQ       $0x00000200, R8
-	SUBQ       $0x00000200, R9
-	XCHGQ      R8, R9
+	MOVOU      128(DX), X0
+	PXOR       128(DI), X0
+	PXOR       X9, X0
+	MOVQ       R10, 128(R8)
+	MOVOU      144(DX), X1
+	PXOR       144(DI), X1
+	MOVQ       R11, 136(R8)
+	PXOR       X9, X1
+	MOVOU      160(DX), X2
+	PXOR       160(DI), X2
+	MOVQ       R13, R12
+	PXOR       X9, X2
+	MOVOU      176(DX), X3
+	TESTQ      R11, R11
+	PXOR       176(DI), X3
+	PXOR       X9, X3
+	MOVOU      192(DX), X4
+	CMOVQMI    R14, R12
+	PXOR       192(DI), X4
+	PXOR       X9, X4
+	ADDQ       R10, R10
+	MOVOU      208(DX), X5
+	PXOR       208(DI), X5
+	PXOR       X9, X5
+	ADCQ       R11, R11
+	MOVOU      224(DX), X6
+	PXOR       224(DI), X6
+	XORQ       R12, R10
+	PXOR       X9, X6
+	MOVOU      240(DX), X7
+	XORQ       R15, R11
+	PXOR       240(DI), X7
+	PXOR       X9, X7
+	AESDEC     1024(AX), X0
+	MOVQ       R10, 144(R8)
+	AESDEC     1024(AX), X1
+	AESDEC     1024(AX), X2
+	MOVQ       R11, 152(R8)
+	AESDEC     1024(AX), X3
+	AESDEC     1024(AX), X4
+	AESDEC     1024(AX), X5
+	MOVQ       R13, R12
+	AESDEC     1024(AX), X6
+	AESDEC     1024(AX), X7
+	TESTQ      R11, R11
+	AESDEC     1088(AX), X0
+	AESDEC     1088(AX), X1
+	AESDEC     1088(AX), X2
+	CMOVQMI    R14, R12
+	AESDEC     1088(AX), X3
+	AESDEC     1088(AX), X4
+	ADDQ       R10, R10
+	AESDEC     1088(AX), X5
+	AESDEC     1088(AX), X6
+	AESDEC     1088(AX), X7
+	ADCQ       R11, R11
+	AESDEC     X11, X0
+	AESDEC     X11, X1
+	XORQ       R12, R10
+	AESDEC     X11, X2
+	AESDEC     X11, X3
+	XORQ       R15, R11
+	AESDEC     X11, X4
+	AESDEC     X11, X5
+	AESDEC     X11, X6
+	MOVQ       R10, 160(R8)
+	AESDEC     X11, X7
+	PXOR       X8, X0
+	MOVQ       R11, 168(R8)
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	MOVQ       R13, R12
+	PXOR       X8, X4
+	PXOR       X8, X5
+	TESTQ      R11, R11
+	PXOR       X8, X6
+	PXOR       X8, X7
+	AESDEC     1216(AX), X0
+	CMOVQMI    R14, R12
+	AESDEC     1216(AX), X1
+	AESDEC     1216(AX), X2
+	ADDQ       R10, R10
+	AESDEC     1216(AX), X3
+	AESDEC     1216(AX), X4
+	AESDEC     1216(AX), X5
+	ADCQ       R11, R11
+	AESDEC     1216(AX), X6
+	AESDEC     1216(AX), X7
+	XORQ       R12, R10
+	AESDEC     1280(AX), X0
+	AESDEC     1280(AX), X1
+	XORQ       R15, R11
+	AESDEC     1280(AX), X2
+	AESDEC     1280(AX), X3
+	AESDEC     1280(AX), X4
+	MOVQ       R10, 176(R8)
+	AESDEC     1280(AX), X5
+	AESDEC     1280(AX), X6
+	MOVQ       R11, 184(R8)
+	AESDEC     1280(AX), X7
+	AESDEC     1344(AX), X0
+	AESDEC     1344(AX), X1
+	MOVQ       R13, R12
+	AESDEC     1344(AX), X2
+	AESDEC     1344(AX), X3
+	TESTQ      R11, R11
+	AESDEC     1344(AX), X4
+	AESDEC     1344(AX), X5
+	AESDEC     1344(AX), X6
+	CMOVQMI    R14, R12
+	AESDEC     1344(AX), X7
+	AESDEC     X12, X0
+	ADDQ       R10, R10
+	AESDEC     X12, X1
+	AESDEC     X12, X2
+	AESDEC     X12, X3
+	ADCQ       R11, R11
+	AESDEC     X12, X4
+	AESDEC     X12, X5
+	XORQ       R12, R10
+	AESDEC     X12, X6
+	AESDEC     X12, X7
+	XORQ       R15, R11
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	MOVQ       R10, 192(R8)
+	PXOR       X8, X3
+	PXOR       X8, X4
+	MOVQ       R11, 200(R8)
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVQ       R13, R12
+	AESDEC     1472(AX), X0
+	AESDEC     1472(AX), X1
+	TESTQ      R11, R11
+	AESDEC     1472(AX), X2
+	AESDEC     1472(AX), X3
+	AESDEC     1472(AX), X4
+	CMOVQMI    R14, R12
+	AESDEC     1472(AX), X5
+	AESDEC     1472(AX), X6
+	ADDQ       R10, R10
+	AESDEC     1472(AX), X7
+	AESDEC     1536(AX), X0
+	AESDEC     1536(AX), X1
+	ADCQ       R11, R11
+	AESDEC     1536(AX), X2
+	AESDEC     1536(AX), X3
+	XORQ       R12, R10
+	AESDEC     1536(AX), X4
+	AESDEC     1536(AX), X5
+	XORQ       R15, R11
+	AESDEC     1536(AX), X6
+	AESDEC     1536(AX), X7
+	AESDEC     1600(AX), X0
+	MOVQ       R10, 208(R8)
+	AESDEC     1600(AX), X1
+	AESDEC     1600(AX), X2
+	MOVQ       R11, 216(R8)
+	AESDEC     1600(AX), X3
+	AESDEC     1600(AX), X4
+	AESDEC     1600(AX), X5
+	MOVQ       R13, R12
+	AESDEC     1600(AX), X6
+	AESDEC     1600(AX), X7
+	TESTQ      R11, R11
+	AESDEC     X13, X0
+	AESDEC     X13, X1
+	AESDEC     X13, X2
+	CMOVQMI    R14, R12
+	AESDEC     X13, X3
+	AESDEC     X13, X4
+	ADDQ       R10, R10
+	AESDEC     X13, X5
+	AESDEC     X13, X6
+	AESDEC     X13, X7
+	ADCQ       R11, R11
+	PXOR       X8, X0
+	PXOR       X8, X1
+	XORQ       R12, R10
+	PXOR       X8, X2
+	PXOR       X8, X3
+	XORQ       R15, R11
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	MOVQ       R10, 224(R8)
+	PXOR       X8, X7
+	AESDEC     1728(AX), X0
+	MOVQ       R11, 232(R8)
+	AESDEC     1728(AX), X1
+	AESDEC     1728(AX), X2
+	AESDEC     1728(AX), X3
+	MOVQ       R13, R12
+	AESDEC     1728(AX), X4
+	AESDEC     1728(AX), X5
+	TESTQ      R11, R11
+	AESDEC     1728(AX), X6
+	AESDEC     1728(AX), X7
+	AESDEC     1792(AX), X0
+	CMOVQMI    R14, R12
+	AESDEC     1792(AX), X1
+	AESDEC     1792(AX), X2
+	ADDQ       R10, R10
+	AESDEC     1792(AX), X3
+	AESDEC     1792(AX), X4
+	AESDEC     1792(AX), X5
+	ADCQ       R11, R11
+	AESDEC     1792(AX), X6
+	AESDEC     1792(AX), X7
+	XORQ       R12, R10
+	MOVO       X10, X15
+	PXOR       128(DI), X15
+	AESDECLAST X15, X0
+	XORQ       R15, R11
+	MOVO       X10, X15
+	PXOR       144(DI), X15
+	AESDECLAST X15, X1
+	MOVO       X10, X15
+	PXOR       160(DI), X15
+	MOVQ       R10, 240(R8)
+	AESDECLAST X15, X2
+	MOVO       X10, X15
+	PXOR       176(DI), X15
+	MOVQ       R11, 248(R8)
+	AESDECLAST X15, X3
+	MOVO       X10, X15
+	PXOR       192(DI), X15
+	AESDECLAST X15, X4
+	MOVQ       R13, R12
+	MOVO       X10, X15
+	PXOR       208(DI), X15
+	AESDECLAST X15, X5
+	TESTQ      R11, R11
+	MOVO       X10, X15
+	PXOR       224(DI), X15
+	AESDECLAST X15, X6
+	MOVO       X10, X15
+	PXOR       240(DI), X15
+	CMOVQMI    R14, R12
+	AESDECLAST X15, X7
+	MOVOU      X0, 128(CX)
+	ADDQ       R10, R10
+	MOVOU      X1, 144(CX)
+	MOVOU      X2, 160(CX)
+	MOVOU      X3, 176(CX)
+	ADCQ       R11, R11
+	MOVOU      X4, 192(CX)
+	MOVOU      X5, 208(CX)
+	XORQ       R12, R10
+	MOVOU      X6, 224(CX)
+	MOVOU      X7, 240(CX)
+	XORQ       R15, R11
+	ADDQ       $0x00000100, DX
+	ADDQ       $0x00000100, CX
+	XCHGQ      DI, R8
 	DECQ       BX
-	JNZ        piece
+	JNZ        chunk
 	PXOR       X0, X0
-	MOVOU      X0, (R9)
-	MOVOU      X0, 16(R9)
-	MOVOU      X0, 32(R9)
-	MOVOU      X0, 48(R9)
-	MOVOU      X0, 64(R9)
-	MOVOU      X0, 80(R9)
-	MOVOU      X0, 96(R9)
-	MOVOU      X0, 112(R9)
-	MOVOU      X0, 128(R9)
-	MOVOU      X0, 144(R9)
-	MOVOU      X0, 160(R9)
-	MOVOU      X0, 176(R9)
-	MOVOU      X0, 192(R9)
-	MOVOU      X0, 208(R9)
-	MOVOU      X0, 224(R9)
-	MOVOU      X0, 240(R9)
-	MOVOU      X0, 256(R9)
-	MOVOU      X0, 272(R9)
-	MOVOU      X0, 288(R9)
-	MOVOU      X0, 304(R9)
-	MOVOU      X0, 320(R9)
-	MOVOU      X0, 336(R9)
-	MOVOU      X0, 352(R9)
-	MOVOU      X0, 368(R9)
-	MOVOU      X0, 384(R9)
-	MOVOU      X0, 400(R9)
-	MOVOU      X0, 416(R9)
-	MOVOU      X0, 432(R9)
-	MOVOU      X0, 448(R9)
-	MOVOU      X0, 464(R9)
-	MOVOU      X0, 480(R9)
-	MOVOU      X0, 496(R9)
+	MOVOU      X0, (R8)
+	MOVOU      X0, 16(R8)
+	MOVOU      X0, 32(R8)
+	MOVOU      X0, 48(R8)
+	MOVOU      X0, 64(R8)
+	MOVOU      X0, 80(R8)
+	MOVOU      X0, 96(R8)
+	MOVOU      X0, 112(R8)
+	MOVOU      X0, 128(R8)
+	MOVOU      X0, 144(R8)
+	MOVOU      X0, 160(R8)
+	MOVOU      X0, 176(R8)
+	MOVOU      X0, 192(R8)
+	MOVOU      X0, 208(R8)
+	MOVOU      X0, 224(R8)
+	MOVOU      X0, 240(R8)
 	MOVOU      X0, 1024(SI)
 	MOVOU      X0, 1040(SI)
 	MOVOU      X0, 1056(SI)

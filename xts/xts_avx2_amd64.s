@@ -12,31 +12,30 @@ GLOBL reductionAVX2<>(SB), RODATA|NOPTR, $32
 
 // func encryptAVX2(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
 // Requires: AVX, AVX2, CMOV, VAES, VPCLMULQDQ
-TEXT ·encryptAVX2(SB), $1304-48
+TEXT ·encryptAVX2(SB), $1360-48
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), CX
 	MOVQ        src+16(FP), DX
 	MOVQ        pieces+24(FP), BX
-	LEAQ        63(SP), SI
-	ANDQ        $-64, SI
-	LEAQ        (SI), R8
-	LEAQ        512(SI), R9
+	LEAQ        127(SP), SI
+	ANDQ        $-128, SI
+	LEAQ        (SI), DI
+	LEAQ        512(SI), R8
+	LEAQ        1040(SI), R9
 	MOVQ        tweak+32(FP), R12
-	MOVQ        R12, 1232(SI)
-	LEAQ        1040(SI), R12
 	MOVQ        R12, 1224(SI)
 	MOVQ        perSector+40(FP), R12
 	MOVQ        R12, 1216(SI)
 	CMPQ        BX, R12
 	JNE         sectors
-	MOVQ        1232(SI), DI
+	MOVQ        1224(SI), R10
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       DI, X0
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X0
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y0, Y0
-	MOVQ        DI, 1232(SI)
+	MOVQ        R10, 1224(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VAESENC     1984(AX), Y0, Y0
 	VAESENC     2048(AX), Y0, Y0
@@ -52,33 +51,33 @@ TEXT ·encryptAVX2(SB), $1304-48
 	VAESENC     2688(AX), Y0, Y0
 	VAESENC     2752(AX), Y0, Y0
 	VAESENCLAST 2816(AX), Y0, Y0
-	VMOVDQU     Y0, 1024(SI)
-	JMP         heads
+	VINSERTI128 $0x01, X0, Y0, Y8
+	JMP         masked
 
 sectors:
-	MOVQ        1232(SI), DI
+	MOVQ        1224(SI), R10
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       DI, X0
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X0
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y0, Y0
-	VMOVQ       DI, X1
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X1
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y1, Y1
-	VMOVQ       DI, X2
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X2
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y2, Y2
-	VMOVQ       DI, X3
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X3
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        DI, 1232(SI)
+	MOVQ        R10, 1224(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -136,221 +135,227 @@ sectors:
 	VAESENC     2752(AX), Y2, Y2
 	VAESENC     2752(AX), Y3, Y3
 	VAESENCLAST 2816(AX), Y0, Y0
-	VMOVDQU     Y0, 1024(SI)
 	VAESENCLAST 2816(AX), Y1, Y1
-	VMOVDQU     Y1, 1056(SI)
 	VAESENCLAST 2816(AX), Y2, Y2
-	VMOVDQU     Y2, 1088(SI)
 	VAESENCLAST 2816(AX), Y3, Y3
+	VINSERTI128 $0x01, X0, Y0, Y8
+	VPXOR       Y8, Y0, Y0
+	VMOVDQU     Y0, 1024(SI)
+	VPXOR       Y8, Y1, Y1
+	VMOVDQU     Y1, 1056(SI)
+	VPXOR       Y8, Y2, Y2
+	VMOVDQU     Y2, 1088(SI)
+	VPXOR       Y8, Y3, Y3
 	VMOVDQU     Y3, 1120(SI)
 
-heads:
-	VBROADCASTI128 1024(SI), Y8
-	VMOVDQU        Y8, 1152(SI)
-	VPSRLQ         $0x3f, Y8, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x01, Y8, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPBLENDD       $0xf0, Y9, Y8, Y9
-	VPSRLQ         $0x38, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x08, Y9, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPSRLQ         $0x30, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x10, Y9, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPSRLQ         $0x28, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x18, Y9, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPSRLQ         $0x20, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x20, Y9, Y0
-	VPXOR          Y14, Y0, Y0
-	VPXOR          Y15, Y0, Y0
-	VPXOR          Y8, Y0, Y0
-	VMOVDQU        Y0, 1184(SI)
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, (SI)
-	VPSRLQ         $0x3e, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y9, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, 32(SI)
-	VPSRLQ         $0x3e, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y9, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, 64(SI)
-	VPSRLQ         $0x3e, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y9, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, 96(SI)
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 128(SI)
-	VPSRLQ         $0x3e, Y10, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y10, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 160(SI)
-	VPSRLQ         $0x3e, Y10, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y10, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 192(SI)
-	VPSRLQ         $0x3e, Y10, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y10, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 224(SI)
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 256(SI)
-	VPSRLQ         $0x3e, Y11, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y11, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 288(SI)
-	VPSRLQ         $0x3e, Y11, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y11, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 320(SI)
-	VPSRLQ         $0x3e, Y11, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y11, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 352(SI)
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 384(SI)
-	VPSRLQ         $0x3e, Y12, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y12, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 416(SI)
-	VPSRLQ         $0x3e, Y12, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y12, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 448(SI)
-	VPSRLQ         $0x3e, Y12, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y12, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 480(SI)
-	VPXOR          (AX), Y8, Y9
-	VPXOR          896(AX), Y8, Y10
-	VPXOR          192(AX), Y8, Y11
-	VPXOR          448(AX), Y8, Y12
-	VPXOR          704(AX), Y8, Y13
-	MOVQ           1152(SI), R13
-	MOVQ           1160(SI), R15
-	MOVQ           R13, R10
-	MOVQ           R15, R11
-	MOVQ           R11, R12
-	SARQ           $0x3f, R12
-	ANDQ           $0x00000087, R12
-	ADDQ           R10, R10
-	ADCQ           R11, R11
-	XORQ           R12, R10
-	XORQ           R10, R13
-	XORQ           R11, R15
-	MOVQ           R13, R14
-	XORQ           $0x00000087, R14
-	MOVQ           1184(SI), R10
-	MOVQ           1192(SI), R11
+masked:
+	VPSRLQ     $0x3f, Y8, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x01, Y8, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPBLENDD   $0xf0, Y9, Y8, Y9
+	VPSRLQ     $0x38, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x08, Y9, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPSRLQ     $0x30, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x10, Y9, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPSRLQ     $0x28, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x18, Y9, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPSRLQ     $0x20, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x20, Y9, Y0
+	VPXOR      Y14, Y0, Y0
+	VPXOR      Y15, Y0, Y0
+	VMOVDQA    Y8, Y1
+	VPSRLQ     $0x3e, Y1, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y1, Y1
+	VPXOR      Y14, Y1, Y1
+	VPXOR      Y15, Y1, Y1
+	VPXOR      Y8, Y9, Y9
+	VPXOR      Y8, Y10, Y10
+	VPXOR      Y8, Y11, Y11
+	VPXOR      Y8, Y12, Y12
+	VPXOR      Y8, Y0, Y0
+	VPXOR      Y8, Y1, Y1
+	VMOVDQU    Y0, 1184(SI)
+	VMOVDQU    Y9, (SI)
+	VMOVDQU    Y10, 128(SI)
+	VMOVDQU    Y11, 256(SI)
+	VMOVDQU    Y12, 384(SI)
+	VPSRLQ     $0x3e, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y9, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPXOR      Y1, Y9, Y9
+	VMOVDQU    Y9, 32(SI)
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y10, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPXOR      Y1, Y10, Y10
+	VMOVDQU    Y10, 160(SI)
+	VPSRLQ     $0x3e, Y11, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y11, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPXOR      Y1, Y11, Y11
+	VMOVDQU    Y11, 288(SI)
+	VPSRLQ     $0x3e, Y12, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y12, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPXOR      Y1, Y12, Y12
+	VMOVDQU    Y12, 416(SI)
+	VPSRLQ     $0x3e, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y9, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPXOR      Y1, Y9, Y9
+	VMOVDQU    Y9, 64(SI)
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y10, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPXOR      Y1, Y10, Y10
+	VMOVDQU    Y10, 192(SI)
+	VPSRLQ     $0x3e, Y11, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y11, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPXOR      Y1, Y11, Y11
+	VMOVDQU    Y11, 320(SI)
+	VPSRLQ     $0x3e, Y12, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y12, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPXOR      Y1, Y12, Y12
+	VMOVDQU    Y12, 448(SI)
+	VPSRLQ     $0x3e, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y9, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPXOR      Y1, Y9, Y9
+	VMOVDQU    Y9, 96(SI)
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y10, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPXOR      Y1, Y10, Y10
+	VMOVDQU    Y10, 224(SI)
+	VPSRLQ     $0x3e, Y11, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y11, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPXOR      Y1, Y11, Y11
+	VMOVDQU    Y11, 352(SI)
+	VPSRLQ     $0x3e, Y12, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y12, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPXOR      Y1, Y12, Y12
+	VMOVDQU    Y12, 480(SI)
+	VPXOR      (AX), Y8, Y9
+	VPXOR      896(AX), Y8, Y10
+	VPXOR      192(AX), Y8, Y11
+	VPXOR      448(AX), Y8, Y12
+	VPXOR      704(AX), Y8, Y13
+	VMOVDQU    Y8, 1152(SI)
+	MOVQ       1152(SI), R13
+	MOVQ       1160(SI), R15
+	MOVQ       R13, R10
+	MOVQ       R15, R11
+	MOVQ       R11, R12
+	SARQ       $0x3f, R12
+	ANDQ       $0x00000087, R12
+	ADDQ       R10, R10
+	ADCQ       R11, R11
+	XORQ       R12, R10
+	XORQ       R10, R13
+	XORQ       R11, R15
+	MOVQ       R13, R14
+	XORQ       $0x00000087, R14
+	MOVQ       1184(SI), R10
+	MOVQ       1192(SI), R11
 
-piece:
+chunk:
 	CMPQ        BX, $0x01
-	JE          lastPiece
+	JE          lastChunk
 	DECQ        1216(SI)
-	JNZ         groups
+	JNZ         chosen
 	MOVQ        perSector+40(FP), R12
 	MOVQ        R12, 1216(SI)
-	MOVQ        1224(SI), DI
-	MOVQ        (DI), R10
-	MOVQ        8(DI), R11
-	XORQ        1152(SI), R10
-	XORQ        1160(SI), R11
-	ADDQ        $0x10, DI
-	MOVQ        DI, 1224(SI)
-	LEAQ        1152(SI), R12
-	CMPQ        DI, R12
-	JNE         groups
-	LEAQ        1024(SI), DI
-	MOVQ        DI, 1224(SI)
+	MOVQ        (R9), R10
+	MOVQ        8(R9), R11
+	ADDQ        $0x10, R9
+	TESTQ       $0x0000007f, R9
+	JNZ         chosen
+	SUBQ        $0x00000080, R9
 	LEAQ        -1(BX), R12
 	CMPQ        R12, 1216(SI)
-	JE          groups
-	MOVQ        1232(SI), DI
+	JE          chosen
+	MOVQ        1224(SI), BP
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       DI, X0
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X0
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y0, Y0
-	VMOVQ       DI, X1
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X1
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y1, Y1
-	VMOVQ       DI, X2
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X2
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y2, Y2
-	VMOVQ       DI, X3
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X3
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        DI, 1232(SI)
+	MOVQ        BP, 1224(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -408,53 +413,54 @@ piece:
 	VAESENC     2752(AX), Y2, Y2
 	VAESENC     2752(AX), Y3, Y3
 	VAESENCLAST 2816(AX), Y0, Y0
-	VMOVDQU     Y0, 1024(SI)
 	VAESENCLAST 2816(AX), Y1, Y1
-	VMOVDQU     Y1, 1056(SI)
 	VAESENCLAST 2816(AX), Y2, Y2
-	VMOVDQU     Y2, 1088(SI)
 	VAESENCLAST 2816(AX), Y3, Y3
+	VPXOR       Y8, Y0, Y0
+	VMOVDQU     Y0, 1024(SI)
+	VPXOR       Y8, Y1, Y1
+	VMOVDQU     Y1, 1056(SI)
+	VPXOR       Y8, Y2, Y2
+	VMOVDQU     Y2, 1088(SI)
+	VPXOR       Y8, Y3, Y3
 	VMOVDQU     Y3, 1120(SI)
-	JMP         groups
+	JMP         chosen
 
-lastPiece:
+lastChunk:
 	XORQ R10, R10
 	XORQ R11, R11
 	XORQ R13, R13
 	XORQ R14, R14
 	XORQ R15, R15
 
-groups:
-	MOVQ $0x00000002, DI
-
-group:
-	VPXOR       (R8), Y9, Y0
+chosen:
+	VPXOR       (DI), Y9, Y0
 	VPXOR       (DX), Y0, Y0
-	MOVQ        R10, (R9)
-	VPXOR       32(R8), Y9, Y1
-	MOVQ        R11, 8(R9)
+	MOVQ        R10, (R8)
+	VPXOR       32(DI), Y9, Y1
+	MOVQ        R11, 8(R8)
 	VPXOR       32(DX), Y1, Y1
 	MOVQ        R13, R12
-	VPXOR       64(R8), Y9, Y2
+	VPXOR       64(DI), Y9, Y2
 	TESTQ       R11, R11
 	VPXOR       64(DX), Y2, Y2
 	CMOVQMI     R14, R12
-	VPXOR       96(R8), Y9, Y3
+	VPXOR       96(DI), Y9, Y3
 	ADDQ        R10, R10
 	VPXOR       96(DX), Y3, Y3
-	VPXOR       128(R8), Y9, Y4
+	VPXOR       128(DI), Y9, Y4
 	ADCQ        R11, R11
 	VPXOR       128(DX), Y4, Y4
 	XORQ        R12, R10
-	VPXOR       160(R8), Y9, Y5
+	VPXOR       160(DI), Y9, Y5
 	XORQ        R15, R11
 	VPXOR       160(DX), Y5, Y5
-	MOVQ        R10, 16(R9)
-	VPXOR       192(R8), Y9, Y6
-	MOVQ        R11, 24(R9)
+	MOVQ        R10, 16(R8)
+	VPXOR       192(DI), Y9, Y6
+	MOVQ        R11, 24(R8)
 	VPXOR       192(DX), Y6, Y6
 	MOVQ        R13, R12
-	VPXOR       224(R8), Y9, Y7
+	VPXOR       224(DI), Y9, Y7
 	VPXOR       224(DX), Y7, Y7
 	TESTQ       R11, R11
 	VAESENC     64(AX), Y0, Y0
@@ -469,9 +475,9 @@ group:
 	XORQ        R15, R11
 	VAESENC     64(AX), Y5, Y5
 	VAESENC     64(AX), Y6, Y6
-	MOVQ        R10, 32(R9)
+	MOVQ        R10, 32(R8)
 	VAESENC     64(AX), Y7, Y7
-	MOVQ        R11, 40(R9)
+	MOVQ        R11, 40(R8)
 	VAESENC     128(AX), Y0, Y0
 	MOVQ        R13, R12
 	VAESENC     128(AX), Y1, Y1
@@ -488,9 +494,9 @@ group:
 	VAESENC     128(AX), Y7, Y7
 	XORQ        R15, R11
 	VAESENC     Y11, Y0, Y0
-	MOVQ        R10, 48(R9)
+	MOVQ        R10, 48(R8)
 	VAESENC     Y11, Y1, Y1
-	MOVQ        R11, 56(R9)
+	MOVQ        R11, 56(R8)
 	VAESENC     Y11, Y2, Y2
 	MOVQ        R13, R12
 	VAESENC     Y11, Y3, Y3
@@ -508,9 +514,9 @@ group:
 	XORQ        R15, R11
 	VPXOR       Y8, Y2, Y2
 	VPXOR       Y8, Y3, Y3
-	MOVQ        R10, 64(R9)
+	MOVQ        R10, 64(R8)
 	VPXOR       Y8, Y4, Y4
-	MOVQ        R11, 72(R9)
+	MOVQ        R11, 72(R8)
 	VPXOR       Y8, Y5, Y5
 	MOVQ        R13, R12
 	VPXOR       Y8, Y6, Y6
@@ -527,9 +533,9 @@ group:
 	VAESENC     256(AX), Y4, Y4
 	XORQ        R15, R11
 	VAESENC     256(AX), Y5, Y5
-	MOVQ        R10, 80(R9)
+	MOVQ        R10, 80(R8)
 	VAESENC     256(AX), Y6, Y6
-	MOVQ        R11, 88(R9)
+	MOVQ        R11, 88(R8)
 	VAESENC     256(AX), Y7, Y7
 	MOVQ        R13, R12
 	VAESENC     320(AX), Y0, Y0
@@ -547,9 +553,9 @@ group:
 	XORQ        R15, R11
 	VAESENC     320(AX), Y7, Y7
 	VAESENC     384(AX), Y0, Y0
-	MOVQ        R10, 96(R9)
+	MOVQ        R10, 96(R8)
 	VAESENC     384(AX), Y1, Y1
-	MOVQ        R11, 104(R9)
+	MOVQ        R11, 104(R8)
 	VAESENC     384(AX), Y2, Y2
 	MOVQ        R13, R12
 	VAESENC     384(AX), Y3, Y3
@@ -566,9 +572,9 @@ group:
 	VAESENC     Y12, Y1, Y1
 	XORQ        R15, R11
 	VAESENC     Y12, Y2, Y2
-	MOVQ        R10, 112(R9)
+	MOVQ        R10, 112(R8)
 	VAESENC     Y12, Y3, Y3
-	MOVQ        R11, 120(R9)
+	MOVQ        R11, 120(R8)
 	VAESENC     Y12, Y4, Y4
 	MOVQ        R13, R12
 	VAESENC     Y12, Y5, Y5
@@ -586,9 +592,9 @@ group:
 	XORQ        R15, R11
 	VPXOR       Y8, Y4, Y4
 	VPXOR       Y8, Y5, Y5
-	MOVQ        R10, 128(R9)
+	MOVQ        R10, 128(R8)
 	VPXOR       Y8, Y6, Y6
-	MOVQ        R11, 136(R9)
+	MOVQ        R11, 136(R8)
 	VPXOR       Y8, Y7, Y7
 	MOVQ        R13, R12
 	VAESENC     512(AX), Y0, Y0
@@ -605,9 +611,9 @@ group:
 	VAESENC     512(AX), Y6, Y6
 	XORQ        R15, R11
 	VAESENC     512(AX), Y7, Y7
-	MOVQ        R10, 144(R9)
+	MOVQ        R10, 144(R8)
 	VAESENC     576(AX), Y0, Y0
-	MOVQ        R11, 152(R9)
+	MOVQ        R11, 152(R8)
 	VAESENC     576(AX), Y1, Y1
 	MOVQ        R13, R12
 	VAESENC     576(AX), Y2, Y2
@@ -625,9 +631,9 @@ group:
 	XORQ        R15, R11
 	VAESENC     640(AX), Y1, Y1
 	VAESENC     640(AX), Y2, Y2
-	MOVQ        R10, 160(R9)
+	MOVQ        R10, 160(R8)
 	VAESENC     640(AX), Y3, Y3
-	MOVQ        R11, 168(R9)
+	MOVQ        R11, 168(R8)
 	VAESENC     640(AX), Y4, Y4
 	MOVQ        R13, R12
 	VAESENC     640(AX), Y5, Y5
@@ -644,9 +650,9 @@ group:
 	VAESENC     Y13, Y3, Y3
 	XORQ        R15, R11
 	VAESENC     Y13, Y4, Y4
-	MOVQ        R10, 176(R9)
+	MOVQ        R10, 176(R8)
 	VAESENC     Y13, Y5, Y5
-	MOVQ        R11, 184(R9)
+	MOVQ        R11, 184(R8)
 	VAESENC     Y13, Y6, Y6
 	MOVQ        R13, R12
 	VAESENC     Y13, Y7, Y7
@@ -664,9 +670,9 @@ group:
 	XORQ        R15, R11
 	VPXOR       Y8, Y6, Y6
 	VPXOR       Y8, Y7, Y7
-	MOVQ        R10, 192(R9)
+	MOVQ        R10, 192(R8)
 	VAESENC     768(AX), Y0, Y0
-	MOVQ        R11, 200(R9)
+	MOVQ        R11, 200(R8)
 	VAESENC     768(AX), Y1, Y1
 	MOVQ        R13, R12
 	VAESENC     768(AX), Y2, Y2
@@ -683,9 +689,9 @@ group:
 	VAESENC     832(AX), Y0, Y0
 	XORQ        R15, R11
 	VAESENC     832(AX), Y1, Y1
-	MOVQ        R10, 208(R9)
+	MOVQ        R10, 208(R8)
 	VAESENC     832(AX), Y2, Y2
-	MOVQ        R11, 216(R9)
+	MOVQ        R11, 216(R8)
 	VAESENC     832(AX), Y3, Y3
 	MOVQ        R13, R12
 	VAESENC     832(AX), Y4, Y4
@@ -695,36 +701,36 @@ group:
 	CMOVQMI     R14, R12
 	VAESENC     832(AX), Y7, Y7
 	ADDQ        R10, R10
-	VPXOR       (R8), Y10, Y15
+	VPXOR       (DI), Y10, Y15
 	ADCQ        R11, R11
 	VAESENCLAST Y15, Y0, Y0
 	XORQ        R12, R10
-	VPXOR       32(R8), Y10, Y15
+	VPXOR       32(DI), Y10, Y15
 	XORQ        R15, R11
 	VAESENCLAST Y15, Y1, Y1
-	VPXOR       64(R8), Y10, Y15
-	MOVQ        R10, 224(R9)
+	VPXOR       64(DI), Y10, Y15
+	MOVQ        R10, 224(R8)
 	VAESENCLAST Y15, Y2, Y2
-	MOVQ        R11, 232(R9)
-	VPXOR       96(R8), Y10, Y15
+	MOVQ        R11, 232(R8)
+	VPXOR       96(DI), Y10, Y15
 	MOVQ        R13, R12
 	VAESENCLAST Y15, Y3, Y3
 	TESTQ       R11, R11
-	VPXOR       128(R8), Y10, Y15
+	VPXOR       128(DI), Y10, Y15
 	CMOVQMI     R14, R12
 	VAESENCLAST Y15, Y4, Y4
 	ADDQ        R10, R10
-	VPXOR       160(R8), Y10, Y15
+	VPXOR       160(DI), Y10, Y15
 	VAESENCLAST Y15, Y5, Y5
 	ADCQ        R11, R11
-	VPXOR       192(R8), Y10, Y15
+	VPXOR       192(DI), Y10, Y15
 	XORQ        R12, R10
 	VAESENCLAST Y15, Y6, Y6
 	XORQ        R15, R11
-	VPXOR       224(R8), Y10, Y15
-	MOVQ        R10, 240(R9)
+	VPXOR       224(DI), Y10, Y15
+	MOVQ        R10, 240(R8)
 	VAESENCLAST Y15, Y7, Y7
-	MOVQ        R11, 248(R9)
+	MOVQ        R11, 248(R8)
 	VMOVDQU     Y0, (CX)
 	MOVQ        R13, R12
 	VMOVDQU     Y1, 32(CX)
@@ -740,34 +746,340 @@ group:
 	XORQ        R12, R10
 	VMOVDQU     Y7, 224(CX)
 	XORQ        R15, R11
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000100, CX
-	ADDQ        $0x00000100, R8
-	ADDQ        $0x00000100, R9
-	DECQ        DI
-	JNZ         group
-	SUBQ        $0x00000200, R8
-	SUBQ        $0x00000200, R9
-	XCHGQ       R8, R9
+	VPXOR       256(DI), Y9, Y0
+	VPXOR       256(DX), Y0, Y0
+	MOVQ        R10, 256(R8)
+	VPXOR       288(DI), Y9, Y1
+	MOVQ        R11, 264(R8)
+	VPXOR       288(DX), Y1, Y1
+	MOVQ        R13, R12
+	VPXOR       320(DI), Y9, Y2
+	TESTQ       R11, R11
+	VPXOR       320(DX), Y2, Y2
+	CMOVQMI     R14, R12
+	VPXOR       352(DI), Y9, Y3
+	ADDQ        R10, R10
+	VPXOR       352(DX), Y3, Y3
+	VPXOR       384(DI), Y9, Y4
+	ADCQ        R11, R11
+	VPXOR       384(DX), Y4, Y4
+	XORQ        R12, R10
+	VPXOR       416(DI), Y9, Y5
+	XORQ        R15, R11
+	VPXOR       416(DX), Y5, Y5
+	MOVQ        R10, 272(R8)
+	VPXOR       448(DI), Y9, Y6
+	MOVQ        R11, 280(R8)
+	VPXOR       448(DX), Y6, Y6
+	MOVQ        R13, R12
+	VPXOR       480(DI), Y9, Y7
+	VPXOR       480(DX), Y7, Y7
+	TESTQ       R11, R11
+	VAESENC     64(AX), Y0, Y0
+	CMOVQMI     R14, R12
+	VAESENC     64(AX), Y1, Y1
+	ADDQ        R10, R10
+	VAESENC     64(AX), Y2, Y2
+	ADCQ        R11, R11
+	VAESENC     64(AX), Y3, Y3
+	XORQ        R12, R10
+	VAESENC     64(AX), Y4, Y4
+	XORQ        R15, R11
+	VAESENC     64(AX), Y5, Y5
+	VAESENC     64(AX), Y6, Y6
+	MOVQ        R10, 288(R8)
+	VAESENC     64(AX), Y7, Y7
+	MOVQ        R11, 296(R8)
+	VAESENC     128(AX), Y0, Y0
+	MOVQ        R13, R12
+	VAESENC     128(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESENC     128(AX), Y2, Y2
+	CMOVQMI     R14, R12
+	VAESENC     128(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESENC     128(AX), Y4, Y4
+	VAESENC     128(AX), Y5, Y5
+	ADCQ        R11, R11
+	VAESENC     128(AX), Y6, Y6
+	XORQ        R12, R10
+	VAESENC     128(AX), Y7, Y7
+	XORQ        R15, R11
+	VAESENC     Y11, Y0, Y0
+	MOVQ        R10, 304(R8)
+	VAESENC     Y11, Y1, Y1
+	MOVQ        R11, 312(R8)
+	VAESENC     Y11, Y2, Y2
+	MOVQ        R13, R12
+	VAESENC     Y11, Y3, Y3
+	VAESENC     Y11, Y4, Y4
+	TESTQ       R11, R11
+	VAESENC     Y11, Y5, Y5
+	CMOVQMI     R14, R12
+	VAESENC     Y11, Y6, Y6
+	ADDQ        R10, R10
+	VAESENC     Y11, Y7, Y7
+	ADCQ        R11, R11
+	VPXOR       Y8, Y0, Y0
+	XORQ        R12, R10
+	VPXOR       Y8, Y1, Y1
+	XORQ        R15, R11
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	MOVQ        R10, 320(R8)
+	VPXOR       Y8, Y4, Y4
+	MOVQ        R11, 328(R8)
+	VPXOR       Y8, Y5, Y5
+	MOVQ        R13, R12
+	VPXOR       Y8, Y6, Y6
+	TESTQ       R11, R11
+	VPXOR       Y8, Y7, Y7
+	CMOVQMI     R14, R12
+	VAESENC     256(AX), Y0, Y0
+	ADDQ        R10, R10
+	VAESENC     256(AX), Y1, Y1
+	VAESENC     256(AX), Y2, Y2
+	ADCQ        R11, R11
+	VAESENC     256(AX), Y3, Y3
+	XORQ        R12, R10
+	VAESENC     256(AX), Y4, Y4
+	XORQ        R15, R11
+	VAESENC     256(AX), Y5, Y5
+	MOVQ        R10, 336(R8)
+	VAESENC     256(AX), Y6, Y6
+	MOVQ        R11, 344(R8)
+	VAESENC     256(AX), Y7, Y7
+	MOVQ        R13, R12
+	VAESENC     320(AX), Y0, Y0
+	VAESENC     320(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESENC     320(AX), Y2, Y2
+	CMOVQMI     R14, R12
+	VAESENC     320(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESENC     320(AX), Y4, Y4
+	ADCQ        R11, R11
+	VAESENC     320(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESENC     320(AX), Y6, Y6
+	XORQ        R15, R11
+	VAESENC     320(AX), Y7, Y7
+	VAESENC     384(AX), Y0, Y0
+	MOVQ        R10, 352(R8)
+	VAESENC     384(AX), Y1, Y1
+	MOVQ        R11, 360(R8)
+	VAESENC     384(AX), Y2, Y2
+	MOVQ        R13, R12
+	VAESENC     384(AX), Y3, Y3
+	TESTQ       R11, R11
+	VAESENC     384(AX), Y4, Y4
+	CMOVQMI     R14, R12
+	VAESENC     384(AX), Y5, Y5
+	ADDQ        R10, R10
+	VAESENC     384(AX), Y6, Y6
+	VAESENC     384(AX), Y7, Y7
+	ADCQ        R11, R11
+	VAESENC     Y12, Y0, Y0
+	XORQ        R12, R10
+	VAESENC     Y12, Y1, Y1
+	XORQ        R15, R11
+	VAESENC     Y12, Y2, Y2
+	MOVQ        R10, 368(R8)
+	VAESENC     Y12, Y3, Y3
+	MOVQ        R11, 376(R8)
+	VAESENC     Y12, Y4, Y4
+	MOVQ        R13, R12
+	VAESENC     Y12, Y5, Y5
+	VAESENC     Y12, Y6, Y6
+	TESTQ       R11, R11
+	VAESENC     Y12, Y7, Y7
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y0, Y0
+	ADDQ        R10, R10
+	VPXOR       Y8, Y1, Y1
+	ADCQ        R11, R11
+	VPXOR       Y8, Y2, Y2
+	XORQ        R12, R10
+	VPXOR       Y8, Y3, Y3
+	XORQ        R15, R11
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	MOVQ        R10, 384(R8)
+	VPXOR       Y8, Y6, Y6
+	MOVQ        R11, 392(R8)
+	VPXOR       Y8, Y7, Y7
+	MOVQ        R13, R12
+	VAESENC     512(AX), Y0, Y0
+	TESTQ       R11, R11
+	VAESENC     512(AX), Y1, Y1
+	CMOVQMI     R14, R12
+	VAESENC     512(AX), Y2, Y2
+	ADDQ        R10, R10
+	VAESENC     512(AX), Y3, Y3
+	VAESENC     512(AX), Y4, Y4
+	ADCQ        R11, R11
+	VAESENC     512(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESENC     512(AX), Y6, Y6
+	XORQ        R15, R11
+	VAESENC     512(AX), Y7, Y7
+	MOVQ        R10, 400(R8)
+	VAESENC     576(AX), Y0, Y0
+	MOVQ        R11, 408(R8)
+	VAESENC     576(AX), Y1, Y1
+	MOVQ        R13, R12
+	VAESENC     576(AX), Y2, Y2
+	VAESENC     576(AX), Y3, Y3
+	TESTQ       R11, R11
+	VAESENC     576(AX), Y4, Y4
+	CMOVQMI     R14, R12
+	VAESENC     576(AX), Y5, Y5
+	ADDQ        R10, R10
+	VAESENC     576(AX), Y6, Y6
+	ADCQ        R11, R11
+	VAESENC     576(AX), Y7, Y7
+	XORQ        R12, R10
+	VAESENC     640(AX), Y0, Y0
+	XORQ        R15, R11
+	VAESENC     640(AX), Y1, Y1
+	VAESENC     640(AX), Y2, Y2
+	MOVQ        R10, 416(R8)
+	VAESENC     640(AX), Y3, Y3
+	MOVQ        R11, 424(R8)
+	VAESENC     640(AX), Y4, Y4
+	MOVQ        R13, R12
+	VAESENC     640(AX), Y5, Y5
+	TESTQ       R11, R11
+	VAESENC     640(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESENC     640(AX), Y7, Y7
+	ADDQ        R10, R10
+	VAESENC     Y13, Y0, Y0
+	VAESENC     Y13, Y1, Y1
+	ADCQ        R11, R11
+	VAESENC     Y13, Y2, Y2
+	XORQ        R12, R10
+	VAESENC     Y13, Y3, Y3
+	XORQ        R15, R11
+	VAESENC     Y13, Y4, Y4
+	MOVQ        R10, 432(R8)
+	VAESENC     Y13, Y5, Y5
+	MOVQ        R11, 440(R8)
+	VAESENC     Y13, Y6, Y6
+	MOVQ        R13, R12
+	VAESENC     Y13, Y7, Y7
+	VPXOR       Y8, Y0, Y0
+	TESTQ       R11, R11
+	VPXOR       Y8, Y1, Y1
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y2, Y2
+	ADDQ        R10, R10
+	VPXOR       Y8, Y3, Y3
+	ADCQ        R11, R11
+	VPXOR       Y8, Y4, Y4
+	XORQ        R12, R10
+	VPXOR       Y8, Y5, Y5
+	XORQ        R15, R11
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	MOVQ        R10, 448(R8)
+	VAESENC     768(AX), Y0, Y0
+	MOVQ        R11, 456(R8)
+	VAESENC     768(AX), Y1, Y1
+	MOVQ        R13, R12
+	VAESENC     768(AX), Y2, Y2
+	TESTQ       R11, R11
+	VAESENC     768(AX), Y3, Y3
+	CMOVQMI     R14, R12
+	VAESENC     768(AX), Y4, Y4
+	ADDQ        R10, R10
+	VAESENC     768(AX), Y5, Y5
+	VAESENC     768(AX), Y6, Y6
+	ADCQ        R11, R11
+	VAESENC     768(AX), Y7, Y7
+	XORQ        R12, R10
+	VAESENC     832(AX), Y0, Y0
+	XORQ        R15, R11
+	VAESENC     832(AX), Y1, Y1
+	MOVQ        R10, 464(R8)
+	VAESENC     832(AX), Y2, Y2
+	MOVQ        R11, 472(R8)
+	VAESENC     832(AX), Y3, Y3
+	MOVQ        R13, R12
+	VAESENC     832(AX), Y4, Y4
+	VAESENC     832(AX), Y5, Y5
+	TESTQ       R11, R11
+	VAESENC     832(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESENC     832(AX), Y7, Y7
+	ADDQ        R10, R10
+	VPXOR       256(DI), Y10, Y15
+	ADCQ        R11, R11
+	VAESENCLAST Y15, Y0, Y0
+	XORQ        R12, R10
+	VPXOR       288(DI), Y10, Y15
+	XORQ        R15, R11
+	VAESENCLAST Y15, Y1, Y1
+	VPXOR       320(DI), Y10, Y15
+	MOVQ        R10, 480(R8)
+	VAESENCLAST Y15, Y2, Y2
+	MOVQ        R11, 488(R8)
+	VPXOR       352(DI), Y10, Y15
+	MOVQ        R13, R12
+	VAESENCLAST Y15, Y3, Y3
+	TESTQ       R11, R11
+	VPXOR       384(DI), Y10, Y15
+	CMOVQMI     R14, R12
+	VAESENCLAST Y15, Y4, Y4
+	ADDQ        R10, R10
+	VPXOR       416(DI), Y10, Y15
+	VAESENCLAST Y15, Y5, Y5
+	ADCQ        R11, R11
+	VPXOR       448(DI), Y10, Y15
+	XORQ        R12, R10
+	VAESENCLAST Y15, Y6, Y6
+	XORQ        R15, R11
+	VPXOR       480(DI), Y10, Y15
+	MOVQ        R10, 496(R8)
+	VAESENCLAST Y15, Y7, Y7
+	MOVQ        R11, 504(R8)
+	VMOVDQU     Y0, 256(CX)
+	MOVQ        R13, R12
+	VMOVDQU     Y1, 288(CX)
+	VMOVDQU     Y2, 320(CX)
+	TESTQ       R11, R11
+	VMOVDQU     Y3, 352(CX)
+	CMOVQMI     R14, R12
+	VMOVDQU     Y4, 384(CX)
+	ADDQ        R10, R10
+	VMOVDQU     Y5, 416(CX)
+	ADCQ        R11, R11
+	VMOVDQU     Y6, 448(CX)
+	XORQ        R12, R10
+	VMOVDQU     Y7, 480(CX)
+	XORQ        R15, R11
+	ADDQ        $0x00000200, DX
+	ADDQ        $0x00000200, CX
+	XCHGQ       DI, R8
 	DECQ        BX
-	JNZ         piece
+	JNZ         chunk
 	VPXOR       Y0, Y0, Y0
-	VMOVDQU     Y0, (R9)
-	VMOVDQU     Y0, 32(R9)
-	VMOVDQU     Y0, 64(R9)
-	VMOVDQU     Y0, 96(R9)
-	VMOVDQU     Y0, 128(R9)
-	VMOVDQU     Y0, 160(R9)
-	VMOVDQU     Y0, 192(R9)
-	VMOVDQU     Y0, 224(R9)
-	VMOVDQU     Y0, 256(R9)
-	VMOVDQU     Y0, 288(R9)
-	VMOVDQU     Y0, 320(R9)
-	VMOVDQU     Y0, 352(R9)
-	VMOVDQU     Y0, 384(R9)
-	VMOVDQU     Y0, 416(R9)
-	VMOVDQU     Y0, 448(R9)
-	VMOVDQU     Y0, 480(R9)
+	VMOVDQU     Y0, (R8)
+	VMOVDQU     Y0, 32(R8)
+	VMOVDQU     Y0, 64(R8)
+	VMOVDQU     Y0, 96(R8)
+	VMOVDQU     Y0, 128(R8)
+	VMOVDQU     Y0, 160(R8)
+	VMOVDQU     Y0, 192(R8)
+	VMOVDQU     Y0, 224(R8)
+	VMOVDQU     Y0, 256(R8)
+	VMOVDQU     Y0, 288(R8)
+	VMOVDQU     Y0, 320(R8)
+	VMOVDQU     Y0, 352(R8)
+	VMOVDQU     Y0, 384(R8)
+	VMOVDQU     Y0, 416(R8)
+	VMOVDQU     Y0, 448(R8)
+	VMOVDQU     Y0, 480(R8)
 	VMOVDQU     Y0, 1024(SI)
 	VMOVDQU     Y0, 1056(SI)
 	VMOVDQU     Y0, 1088(SI)
@@ -795,31 +1107,30 @@ group:
 
 // func decryptAVX2(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
 // Requires: AVX, AVX2, CMOV, VAES, VPCLMULQDQ
-TEXT ·decryptAVX2(SB), $1304-48
+TEXT ·decryptAVX2(SB), $1360-48
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), CX
 	MOVQ        src+16(FP), DX
 	MOVQ        pieces+24(FP), BX
-	LEAQ        63(SP), SI
-	ANDQ        $-64, SI
-	LEAQ        (SI), R8
-	LEAQ        512(SI), R9
+	LEAQ        127(SP), SI
+	ANDQ        $-128, SI
+	LEAQ        (SI), DI
+	LEAQ        512(SI), R8
+	LEAQ        1040(SI), R9
 	MOVQ        tweak+32(FP), R12
-	MOVQ        R12, 1232(SI)
-	LEAQ        1040(SI), R12
 	MOVQ        R12, 1224(SI)
 	MOVQ        perSector+40(FP), R12
 	MOVQ        R12, 1216(SI)
 	CMPQ        BX, R12
 	JNE         sectors
-	MOVQ        1232(SI), DI
+	MOVQ        1224(SI), R10
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       DI, X0
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X0
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y0, Y0
-	MOVQ        DI, 1232(SI)
+	MOVQ        R10, 1224(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VAESENC     1984(AX), Y0, Y0
 	VAESENC     2048(AX), Y0, Y0
@@ -835,33 +1146,33 @@ TEXT ·decryptAVX2(SB), $1304-48
 	VAESENC     2688(AX), Y0, Y0
 	VAESENC     2752(AX), Y0, Y0
 	VAESENCLAST 2816(AX), Y0, Y0
-	VMOVDQU     Y0, 1024(SI)
-	JMP         heads
+	VINSERTI128 $0x01, X0, Y0, Y8
+	JMP         masked
 
 sectors:
-	MOVQ        1232(SI), DI
+	MOVQ        1224(SI), R10
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       DI, X0
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X0
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y0, Y0
-	VMOVQ       DI, X1
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X1
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y1, Y1
-	VMOVQ       DI, X2
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X2
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y2, Y2
-	VMOVQ       DI, X3
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       R10, X3
+	ADDQ        R12, R10
+	VMOVQ       R10, X15
+	ADDQ        R12, R10
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        DI, 1232(SI)
+	MOVQ        R10, 1224(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -919,221 +1230,227 @@ sectors:
 	VAESENC     2752(AX), Y2, Y2
 	VAESENC     2752(AX), Y3, Y3
 	VAESENCLAST 2816(AX), Y0, Y0
-	VMOVDQU     Y0, 1024(SI)
 	VAESENCLAST 2816(AX), Y1, Y1
-	VMOVDQU     Y1, 1056(SI)
 	VAESENCLAST 2816(AX), Y2, Y2
-	VMOVDQU     Y2, 1088(SI)
 	VAESENCLAST 2816(AX), Y3, Y3
+	VINSERTI128 $0x01, X0, Y0, Y8
+	VPXOR       Y8, Y0, Y0
+	VMOVDQU     Y0, 1024(SI)
+	VPXOR       Y8, Y1, Y1
+	VMOVDQU     Y1, 1056(SI)
+	VPXOR       Y8, Y2, Y2
+	VMOVDQU     Y2, 1088(SI)
+	VPXOR       Y8, Y3, Y3
 	VMOVDQU     Y3, 1120(SI)
 
-heads:
-	VBROADCASTI128 1024(SI), Y8
-	VMOVDQU        Y8, 1152(SI)
-	VPSRLQ         $0x3f, Y8, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x01, Y8, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPBLENDD       $0xf0, Y9, Y8, Y9
-	VPSRLQ         $0x38, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x08, Y9, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPSRLQ         $0x30, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x10, Y9, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPSRLQ         $0x28, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x18, Y9, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPSRLQ         $0x20, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x20, Y9, Y0
-	VPXOR          Y14, Y0, Y0
-	VPXOR          Y15, Y0, Y0
-	VPXOR          Y8, Y0, Y0
-	VMOVDQU        Y0, 1184(SI)
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, (SI)
-	VPSRLQ         $0x3e, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y9, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, 32(SI)
-	VPSRLQ         $0x3e, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y9, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, 64(SI)
-	VPSRLQ         $0x3e, Y9, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y9, Y9
-	VPXOR          Y14, Y9, Y9
-	VPXOR          Y15, Y9, Y9
-	VPXOR          Y8, Y9, Y0
-	VMOVDQU        Y0, 96(SI)
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 128(SI)
-	VPSRLQ         $0x3e, Y10, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y10, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 160(SI)
-	VPSRLQ         $0x3e, Y10, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y10, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 192(SI)
-	VPSRLQ         $0x3e, Y10, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y10, Y10
-	VPXOR          Y14, Y10, Y10
-	VPXOR          Y15, Y10, Y10
-	VPXOR          Y8, Y10, Y0
-	VMOVDQU        Y0, 224(SI)
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 256(SI)
-	VPSRLQ         $0x3e, Y11, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y11, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 288(SI)
-	VPSRLQ         $0x3e, Y11, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y11, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 320(SI)
-	VPSRLQ         $0x3e, Y11, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y11, Y11
-	VPXOR          Y14, Y11, Y11
-	VPXOR          Y15, Y11, Y11
-	VPXOR          Y8, Y11, Y0
-	VMOVDQU        Y0, 352(SI)
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 384(SI)
-	VPSRLQ         $0x3e, Y12, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y12, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 416(SI)
-	VPSRLQ         $0x3e, Y12, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y12, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 448(SI)
-	VPSRLQ         $0x3e, Y12, Y14
-	VPCLMULQDQ     $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ        $0x08, Y14, Y14
-	VPSLLQ         $0x02, Y12, Y12
-	VPXOR          Y14, Y12, Y12
-	VPXOR          Y15, Y12, Y12
-	VPXOR          Y8, Y12, Y0
-	VMOVDQU        Y0, 480(SI)
-	VPXOR          960(AX), Y8, Y9
-	VPXOR          1856(AX), Y8, Y10
-	VPXOR          1152(AX), Y8, Y11
-	VPXOR          1408(AX), Y8, Y12
-	VPXOR          1664(AX), Y8, Y13
-	MOVQ           1152(SI), R13
-	MOVQ           1160(SI), R15
-	MOVQ           R13, R10
-	MOVQ           R15, R11
-	MOVQ           R11, R12
-	SARQ           $0x3f, R12
-	ANDQ           $0x00000087, R12
-	ADDQ           R10, R10
-	ADCQ           R11, R11
-	XORQ           R12, R10
-	XORQ           R10, R13
-	XORQ           R11, R15
-	MOVQ           R13, R14
-	XORQ           $0x00000087, R14
-	MOVQ           1184(SI), R10
-	MOVQ           1192(SI), R11
+masked:
+	VPSRLQ     $0x3f, Y8, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x01, Y8, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPBLENDD   $0xf0, Y9, Y8, Y9
+	VPSRLQ     $0x38, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x08, Y9, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPSRLQ     $0x30, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x10, Y9, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPSRLQ     $0x28, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x18, Y9, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPSRLQ     $0x20, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x20, Y9, Y0
+	VPXOR      Y14, Y0, Y0
+	VPXOR      Y15, Y0, Y0
+	VMOVDQA    Y8, Y1
+	VPSRLQ     $0x3e, Y1, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y1, Y1
+	VPXOR      Y14, Y1, Y1
+	VPXOR      Y15, Y1, Y1
+	VPXOR      Y8, Y9, Y9
+	VPXOR      Y8, Y10, Y10
+	VPXOR      Y8, Y11, Y11
+	VPXOR      Y8, Y12, Y12
+	VPXOR      Y8, Y0, Y0
+	VPXOR      Y8, Y1, Y1
+	VMOVDQU    Y0, 1184(SI)
+	VMOVDQU    Y9, (SI)
+	VMOVDQU    Y10, 128(SI)
+	VMOVDQU    Y11, 256(SI)
+	VMOVDQU    Y12, 384(SI)
+	VPSRLQ     $0x3e, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y9, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPXOR      Y1, Y9, Y9
+	VMOVDQU    Y9, 32(SI)
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y10, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPXOR      Y1, Y10, Y10
+	VMOVDQU    Y10, 160(SI)
+	VPSRLQ     $0x3e, Y11, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y11, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPXOR      Y1, Y11, Y11
+	VMOVDQU    Y11, 288(SI)
+	VPSRLQ     $0x3e, Y12, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y12, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPXOR      Y1, Y12, Y12
+	VMOVDQU    Y12, 416(SI)
+	VPSRLQ     $0x3e, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y9, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPXOR      Y1, Y9, Y9
+	VMOVDQU    Y9, 64(SI)
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y10, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPXOR      Y1, Y10, Y10
+	VMOVDQU    Y10, 192(SI)
+	VPSRLQ     $0x3e, Y11, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y11, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPXOR      Y1, Y11, Y11
+	VMOVDQU    Y11, 320(SI)
+	VPSRLQ     $0x3e, Y12, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y12, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPXOR      Y1, Y12, Y12
+	VMOVDQU    Y12, 448(SI)
+	VPSRLQ     $0x3e, Y9, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y9, Y9
+	VPXOR      Y14, Y9, Y9
+	VPXOR      Y15, Y9, Y9
+	VPXOR      Y1, Y9, Y9
+	VMOVDQU    Y9, 96(SI)
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y10, Y10
+	VPXOR      Y14, Y10, Y10
+	VPXOR      Y15, Y10, Y10
+	VPXOR      Y1, Y10, Y10
+	VMOVDQU    Y10, 224(SI)
+	VPSRLQ     $0x3e, Y11, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y11, Y11
+	VPXOR      Y14, Y11, Y11
+	VPXOR      Y15, Y11, Y11
+	VPXOR      Y1, Y11, Y11
+	VMOVDQU    Y11, 352(SI)
+	VPSRLQ     $0x3e, Y12, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	VPSLLDQ    $0x08, Y14, Y14
+	VPSLLQ     $0x02, Y12, Y12
+	VPXOR      Y14, Y12, Y12
+	VPXOR      Y15, Y12, Y12
+	VPXOR      Y1, Y12, Y12
+	VMOVDQU    Y12, 480(SI)
+	VPXOR      960(AX), Y8, Y9
+	VPXOR      1856(AX), Y8, Y10
+	VPXOR      1152(AX), Y8, Y11
+	VPXOR      1408(AX), Y8, Y12
+	VPXOR      1664(AX), Y8, Y13
+	VMOVDQU    Y8, 1152(SI)
+	MOVQ       1152(SI), R13
+	MOVQ       1160(SI), R15
+	MOVQ       R13, R10
+	MOVQ       R15, R11
+	MOVQ       R11, R12
+	SARQ       $0x3f, R12
+	ANDQ       $0x00000087, R12
+	ADDQ       R10, R10
+	ADCQ       R11, R11
+	XORQ       R12, R10
+	XORQ       R10, R13
+	XORQ       R11, R15
+	MOVQ       R13, R14
+	XORQ       $0x00000087, R14
+	MOVQ       1184(SI), R10
+	MOVQ       1192(SI), R11
 
-piece:
+chunk:
 	CMPQ        BX, $0x01
-	JE          lastPiece
+	JE          lastChunk
 	DECQ        1216(SI)
-	JNZ         groups
+	JNZ         chosen
 	MOVQ        perSector+40(FP), R12
 	MOVQ        R12, 1216(SI)
-	MOVQ        1224(SI), DI
-	MOVQ        (DI), R10
-	MOVQ        8(DI), R11
-	XORQ        1152(SI), R10
-	XORQ        1160(SI), R11
-	ADDQ        $0x10, DI
-	MOVQ        DI, 1224(SI)
-	LEAQ        1152(SI), R12
-	CMPQ        DI, R12
-	JNE         groups
-	LEAQ        1024(SI), DI
-	MOVQ        DI, 1224(SI)
+	MOVQ        (R9), R10
+	MOVQ        8(R9), R11
+	ADDQ        $0x10, R9
+	TESTQ       $0x0000007f, R9
+	JNZ         chosen
+	SUBQ        $0x00000080, R9
 	LEAQ        -1(BX), R12
 	CMPQ        R12, 1216(SI)
-	JE          groups
-	MOVQ        1232(SI), DI
+	JE          chosen
+	MOVQ        1224(SI), BP
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       DI, X0
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X0
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y0, Y0
-	VMOVQ       DI, X1
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X1
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y1, Y1
-	VMOVQ       DI, X2
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X2
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y2, Y2
-	VMOVQ       DI, X3
-	ADDQ        R12, DI
-	VMOVQ       DI, X15
-	ADDQ        R12, DI
+	VMOVQ       BP, X3
+	ADDQ        R12, BP
+	VMOVQ       BP, X15
+	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        DI, 1232(SI)
+	MOVQ        BP, 1224(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -1191,53 +1508,54 @@ piece:
 	VAESENC     2752(AX), Y2, Y2
 	VAESENC     2752(AX), Y3, Y3
 	VAESENCLAST 2816(AX), Y0, Y0
-	VMOVDQU     Y0, 1024(SI)
 	VAESENCLAST 2816(AX), Y1, Y1
-	VMOVDQU     Y1, 1056(SI)
 	VAESENCLAST 2816(AX), Y2, Y2
-	VMOVDQU     Y2, 1088(SI)
 	VAESENCLAST 2816(AX), Y3, Y3
+	VPXOR       Y8, Y0, Y0
+	VMOVDQU     Y0, 1024(SI)
+	VPXOR       Y8, Y1, Y1
+	VMOVDQU     Y1, 1056(SI)
+	VPXOR       Y8, Y2, Y2
+	VMOVDQU     Y2, 1088(SI)
+	VPXOR       Y8, Y3, Y3
 	VMOVDQU     Y3, 1120(SI)
-	JMP         groups
+	JMP         chosen
 
-lastPiece:
+lastChunk:
 	XORQ R10, R10
 	XORQ R11, R11
 	XORQ R13, R13
 	XORQ R14, R14
 	XORQ R15, R15
 
-groups:
-	MOVQ $0x00000002, DI
-
-group:
-	VPXOR       (R8), Y9, Y0
+chosen:
+	VPXOR       (DI), Y9, Y0
 	VPXOR       (DX), Y0, Y0
-	MOVQ        R10, (R9)
-	VPXOR       32(R8), Y9, Y1
-	MOVQ        R11, 8(R9)
+	MOVQ        R10, (R8)
+	VPXOR       32(DI), Y9, Y1
+	MOVQ        R11, 8(R8)
 	VPXOR       32(DX), Y1, Y1
 	MOVQ        R13, R12
-	VPXOR       64(R8), Y9, Y2
+	VPXOR       64(DI), Y9, Y2
 	TESTQ       R11, R11
 	VPXOR       64(DX), Y2, Y2
 	CMOVQMI     R14, R12
-	VPXOR       96(R8), Y9, Y3
+	VPXOR       96(DI), Y9, Y3
 	ADDQ        R10, R10
 	VPXOR       96(DX), Y3, Y3
-	VPXOR       128(R8), Y9, Y4
+	VPXOR       128(DI), Y9, Y4
 	ADCQ        R11, R11
 	VPXOR       128(DX), Y4, Y4
 	XORQ        R12, R10
-	VPXOR       160(R8), Y9, Y5
+	VPXOR       160(DI), Y9, Y5
 	XORQ        R15, R11
 	VPXOR       160(DX), Y5, Y5
-	MOVQ        R10, 16(R9)
-	VPXOR       192(R8), Y9, Y6
-	MOVQ        R11, 24(R9)
+	MOVQ        R10, 16(R8)
+	VPXOR       192(DI), Y9, Y6
+	MOVQ        R11, 24(R8)
 	VPXOR       192(DX), Y6, Y6
 	MOVQ        R13, R12
-	VPXOR       224(R8), Y9, Y7
+	VPXOR       224(DI), Y9, Y7
 	VPXOR       224(DX), Y7, Y7
 	TESTQ       R11, R11
 	VAESDEC     1024(AX), Y0, Y0
@@ -1252,9 +1570,9 @@ group:
 	XORQ        R15, R11
 	VAESDEC     1024(AX), Y5, Y5
 	VAESDEC     1024(AX), Y6, Y6
-	MOVQ        R10, 32(R9)
+	MOVQ        R10, 32(R8)
 	VAESDEC     1024(AX), Y7, Y7
-	MOVQ        R11, 40(R9)
+	MOVQ        R11, 40(R8)
 	VAESDEC     1088(AX), Y0, Y0
 	MOVQ        R13, R12
 	VAESDEC     1088(AX), Y1, Y1
@@ -1271,9 +1589,9 @@ group:
 	VAESDEC     1088(AX), Y7, Y7
 	XORQ        R15, R11
 	VAESDEC     Y11, Y0, Y0
-	MOVQ        R10, 48(R9)
+	MOVQ        R10, 48(R8)
 	VAESDEC     Y11, Y1, Y1
-	MOVQ        R11, 56(R9)
+	MOVQ        R11, 56(R8)
 	VAESDEC     Y11, Y2, Y2
 	MOVQ        R13, R12
 	VAESDEC     Y11, Y3, Y3
@@ -1291,9 +1609,9 @@ group:
 	XORQ        R15, R11
 	VPXOR       Y8, Y2, Y2
 	VPXOR       Y8, Y3, Y3
-	MOVQ        R10, 64(R9)
+	MOVQ        R10, 64(R8)
 	VPXOR       Y8, Y4, Y4
-	MOVQ        R11, 72(R9)
+	MOVQ        R11, 72(R8)
 	VPXOR       Y8, Y5, Y5
 	MOVQ        R13, R12
 	VPXOR       Y8, Y6, Y6
@@ -1310,9 +1628,9 @@ group:
 	VAESDEC     1216(AX), Y4, Y4
 	XORQ        R15, R11
 	VAESDEC     1216(AX), Y5, Y5
-	MOVQ        R10, 80(R9)
+	MOVQ        R10, 80(R8)
 	VAESDEC     1216(AX), Y6, Y6
-	MOVQ        R11, 88(R9)
+	MOVQ        R11, 88(R8)
 	VAESDEC     1216(AX), Y7, Y7
 	MOVQ        R13, R12
 	VAESDEC     1280(AX), Y0, Y0
@@ -1330,9 +1648,9 @@ group:
 	XORQ        R15, R11
 	VAESDEC     1280(AX), Y7, Y7
 	VAESDEC     1344(AX), Y0, Y0
-	MOVQ        R10, 96(R9)
+	MOVQ        R10, 96(R8)
 	VAESDEC     1344(AX), Y1, Y1
-	MOVQ        R11, 104(R9)
+	MOVQ        R11, 104(R8)
 	VAESDEC     1344(AX), Y2, Y2
 	MOVQ        R13, R12
 	VAESDEC     1344(AX), Y3, Y3
@@ -1349,9 +1667,9 @@ group:
 	VAESDEC     Y12, Y1, Y1
 	XORQ        R15, R11
 	VAESDEC     Y12, Y2, Y2
-	MOVQ        R10, 112(R9)
+	MOVQ        R10, 112(R8)
 	VAESDEC     Y12, Y3, Y3
-	MOVQ        R11, 120(R9)
+	MOVQ        R11, 120(R8)
 	VAESDEC     Y12, Y4, Y4
 	MOVQ        R13, R12
 	VAESDEC     Y12, Y5, Y5
@@ -1369,9 +1687,9 @@ group:
 	XORQ        R15, R11
 	VPXOR       Y8, Y4, Y4
 	VPXOR       Y8, Y5, Y5
-	MOVQ        R10, 128(R9)
+	MOVQ        R10, 128(R8)
 	VPXOR       Y8, Y6, Y6
-	MOVQ        R11, 136(R9)
+	MOVQ        R11, 136(R8)
 	VPXOR       Y8, Y7, Y7
 	MOVQ        R13, R12
 	VAESDEC     1472(AX), Y0, Y0
@@ -1388,9 +1706,9 @@ group:
 	VAESDEC     1472(AX), Y6, Y6
 	XORQ        R15, R11
 	VAESDEC     1472(AX), Y7, Y7
-	MOVQ        R10, 144(R9)
+	MOVQ        R10, 144(R8)
 	VAESDEC     1536(AX), Y0, Y0
-	MOVQ        R11, 152(R9)
+	MOVQ        R11, 152(R8)
 	VAESDEC     1536(AX), Y1, Y1
 	MOVQ        R13, R12
 	VAESDEC     1536(AX), Y2, Y2
@@ -1408,9 +1726,9 @@ group:
 	XORQ        R15, R11
 	VAESDEC     1600(AX), Y1, Y1
 	VAESDEC     1600(AX), Y2, Y2
-	MOVQ        R10, 160(R9)
+	MOVQ        R10, 160(R8)
 	VAESDEC     1600(AX), Y3, Y3
-	MOVQ        R11, 168(R9)
+	MOVQ        R11, 168(R8)
 	VAESDEC     1600(AX), Y4, Y4
 	MOVQ        R13, R12
 	VAESDEC     1600(AX), Y5, Y5
@@ -1427,9 +1745,9 @@ group:
 	VAESDEC     Y13, Y3, Y3
 	XORQ        R15, R11
 	VAESDEC     Y13, Y4, Y4
-	MOVQ        R10, 176(R9)
+	MOVQ        R10, 176(R8)
 	VAESDEC     Y13, Y5, Y5
-	MOVQ        R11, 184(R9)
+	MOVQ        R11, 184(R8)
 	VAESDEC     Y13, Y6, Y6
 	MOVQ        R13, R12
 	VAESDEC     Y13, Y7, Y7
@@ -1447,9 +1765,9 @@ group:
 	XORQ        R15, R11
 	VPXOR       Y8, Y6, Y6
 	VPXOR       Y8, Y7, Y7
-	MOVQ        R10, 192(R9)
+	MOVQ        R10, 192(R8)
 	VAESDEC     1728(AX), Y0, Y0
-	MOVQ        R11, 200(R9)
+	MOVQ        R11, 200(R8)
 	VAESDEC     1728(AX), Y1, Y1
 	MOVQ        R13, R12
 	VAESDEC     1728(AX), Y2, Y2
@@ -1466,9 +1784,9 @@ group:
 	VAESDEC     1792(AX), Y0, Y0
 	XORQ        R15, R11
 	VAESDEC     1792(AX), Y1, Y1
-	MOVQ        R10, 208(R9)
+	MOVQ        R10, 208(R8)
 	VAESDEC     1792(AX), Y2, Y2
-	MOVQ        R11, 216(R9)
+	MOVQ        R11, 216(R8)
 	VAESDEC     1792(AX), Y3, Y3
 	MOVQ        R13, R12
 	VAESDEC     1792(AX), Y4, Y4
@@ -1478,36 +1796,36 @@ group:
 	CMOVQMI     R14, R12
 	VAESDEC     1792(AX), Y7, Y7
 	ADDQ        R10, R10
-	VPXOR       (R8), Y10, Y15
+	VPXOR       (DI), Y10, Y15
 	ADCQ        R11, R11
 	VAESDECLAST Y15, Y0, Y0
 	XORQ        R12, R10
-	VPXOR       32(R8), Y10, Y15
+	VPXOR       32(DI), Y10, Y15
 	XORQ        R15, R11
 	VAESDECLAST Y15, Y1, Y1
-	VPXOR       64(R8), Y10, Y15
-	MOVQ        R10, 224(R9)
+	VPXOR       64(DI), Y10, Y15
+	MOVQ        R10, 224(R8)
 	VAESDECLAST Y15, Y2, Y2
-	MOVQ        R11, 232(R9)
-	VPXOR       96(R8), Y10, Y15
+	MOVQ        R11, 232(R8)
+	VPXOR       96(DI), Y10, Y15
 	MOVQ        R13, R12
 	VAESDECLAST Y15, Y3, Y3
 	TESTQ       R11, R11
-	VPXOR       128(R8), Y10, Y15
+	VPXOR       128(DI), Y10, Y15
 	CMOVQMI     R14, R12
 	VAESDECLAST Y15, Y4, Y4
 	ADDQ        R10, R10
-	VPXOR       160(R8), Y10, Y15
+	VPXOR       160(DI), Y10, Y15
 	VAESDECLAST Y15, Y5, Y5
 	ADCQ        R11, R11
-	VPXOR       192(R8), Y10, Y15
+	VPXOR       192(DI), Y10, Y15
 	XORQ        R12, R10
 	VAESDECLAST Y15, Y6, Y6
 	XORQ        R15, R11
-	VPXOR       224(R8), Y10, Y15
-	MOVQ        R10, 240(R9)
+	VPXOR       224(DI), Y10, Y15
+	MOVQ        R10, 240(R8)
 	VAESDECLAST Y15, Y7, Y7
-	MOVQ        R11, 248(R9)
+	MOVQ        R11, 248(R8)
 	VMOVDQU     Y0, (CX)
 	MOVQ        R13, R12
 	VMOVDQU     Y1, 32(CX)
@@ -1523,34 +1841,340 @@ group:
 	XORQ        R12, R10
 	VMOVDQU     Y7, 224(CX)
 	XORQ        R15, R11
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000100, CX
-	ADDQ        $0x00000100, R8
-	ADDQ        $0x00000100, R9
-	DECQ        DI
-	JNZ         group
-	SUBQ        $0x00000200, R8
-	SUBQ        $0x00000200, R9
-	XCHGQ       R8, R9
+	VPXOR       256(DI), Y9, Y0
+	VPXOR       256(DX), Y0, Y0
+	MOVQ        R10, 256(R8)
+	VPXOR       288(DI), Y9, Y1
+	MOVQ        R11, 264(R8)
+	VPXOR       288(DX), Y1, Y1
+	MOVQ        R13, R12
+	VPXOR       320(DI), Y9, Y2
+	TESTQ       R11, R11
+	VPXOR       320(DX), Y2, Y2
+	CMOVQMI     R14, R12
+	VPXOR       352(DI), Y9, Y3
+	ADDQ        R10, R10
+	VPXOR       352(DX), Y3, Y3
+	VPXOR       384(DI), Y9, Y4
+	ADCQ        R11, R11
+	VPXOR       384(DX), Y4, Y4
+	XORQ        R12, R10
+	VPXOR       416(DI), Y9, Y5
+	XORQ        R15, R11
+	VPXOR       416(DX), Y5, Y5
+	MOVQ        R10, 272(R8)
+	VPXOR       448(DI), Y9, Y6
+	MOVQ        R11, 280(R8)
+	VPXOR       448(DX), Y6, Y6
+	MOVQ        R13, R12
+	VPXOR       480(DI), Y9, Y7
+	VPXOR       480(DX), Y7, Y7
+	TESTQ       R11, R11
+	VAESDEC     1024(AX), Y0, Y0
+	CMOVQMI     R14, R12
+	VAESDEC     1024(AX), Y1, Y1
+	ADDQ        R10, R10
+	VAESDEC     1024(AX), Y2, Y2
+	ADCQ        R11, R11
+	VAESDEC     1024(AX), Y3, Y3
+	XORQ        R12, R10
+	VAESDEC     1024(AX), Y4, Y4
+	XORQ        R15, R11
+	VAESDEC     1024(AX), Y5, Y5
+	VAESDEC     1024(AX), Y6, Y6
+	MOVQ        R10, 288(R8)
+	VAESDEC     1024(AX), Y7, Y7
+	MOVQ        R11, 296(R8)
+	VAESDEC     1088(AX), Y0, Y0
+	MOVQ        R13, R12
+	VAESDEC     1088(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESDEC     1088(AX), Y2, Y2
+	CMOVQMI     R14, R12
+	VAESDEC     1088(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESDEC     1088(AX), Y4, Y4
+	VAESDEC     1088(AX), Y5, Y5
+	ADCQ        R11, R11
+	VAESDEC     1088(AX), Y6, Y6
+	XORQ        R12, R10
+	VAESDEC     1088(AX), Y7, Y7
+	XORQ        R15, R11
+	VAESDEC     Y11, Y0, Y0
+	MOVQ        R10, 304(R8)
+	VAESDEC     Y11, Y1, Y1
+	MOVQ        R11, 312(R8)
+	VAESDEC     Y11, Y2, Y2
+	MOVQ        R13, R12
+	VAESDEC     Y11, Y3, Y3
+	VAESDEC     Y11, Y4, Y4
+	TESTQ       R11, R11
+	VAESDEC     Y11, Y5, Y5
+	CMOVQMI     R14, R12
+	VAESDEC     Y11, Y6, Y6
+	ADDQ        R10, R10
+	VAESDEC     Y11, Y7, Y7
+	ADCQ        R11, R11
+	VPXOR       Y8, Y0, Y0
+	XORQ        R12, R10
+	VPXOR       Y8, Y1, Y1
+	XORQ        R15, R11
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	MOVQ        R10, 320(R8)
+	VPXOR       Y8, Y4, Y4
+	MOVQ        R11, 328(R8)
+	VPXOR       Y8, Y5, Y5
+	MOVQ        R13, R12
+	VPXOR       Y8, Y6, Y6
+	TESTQ       R11, R11
+	VPXOR       Y8, Y7, Y7
+	CMOVQMI     R14, R12
+	VAESDEC     1216(AX), Y0, Y0
+	ADDQ        R10, R10
+	VAESDEC     1216(AX), Y1, Y1
+	VAESDEC     1216(AX), Y2, Y2
+	ADCQ        R11, R11
+	VAESDEC     1216(AX), Y3, Y3
+	XORQ        R12, R10
+	VAESDEC     1216(AX), Y4, Y4
+	XORQ        R15, R11
+	VAESDEC     1216(AX), Y5, Y5
+	MOVQ        R10, 336(R8)
+	VAESDEC     1216(AX), Y6, Y6
+	MOVQ        R11, 344(R8)
+	VAESDEC     1216(AX), Y7, Y7
+	MOVQ        R13, R12
+	VAESDEC     1280(AX), Y0, Y0
+	VAESDEC     1280(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESDEC     1280(AX), Y2, Y2
+	CMOVQMI     R14, R12
+	VAESDEC     1280(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESDEC     1280(AX), Y4, Y4
+	ADCQ        R11, R11
+	VAESDEC     1280(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESDEC     1280(AX), Y6, Y6
+	XORQ        R15, R11
+	VAESDEC     1280(AX), Y7, Y7
+	VAESDEC     1344(AX), Y0, Y0
+	MOVQ        R10, 352(R8)
+	VAESDEC     1344(AX), Y1, Y1
+	MOVQ        R11, 360(R8)
+	VAESDEC     1344(AX), Y2, Y2
+	MOVQ        R13, R12
+	VAESDEC     1344(AX), Y3, Y3
+	TESTQ       R11, R11
+	VAESDEC     1344(AX), Y4, Y4
+	CMOVQMI     R14, R12
+	VAESDEC     1344(AX), Y5, Y5
+	ADDQ        R10, R10
+	VAESDEC     1344(AX), Y6, Y6
+	VAESDEC     1344(AX), Y7, Y7
+	ADCQ        R11, R11
+	VAESDEC     Y12, Y0, Y0
+	XORQ        R12, R10
+	VAESDEC     Y12, Y1, Y1
+	XORQ        R15, R11
+	VAESDEC     Y12, Y2, Y2
+	MOVQ        R10, 368(R8)
+	VAESDEC     Y12, Y3, Y3
+	MOVQ        R11, 376(R8)
+	VAESDEC     Y12, Y4, Y4
+	MOVQ        R13, R12
+	VAESDEC     Y12, Y5, Y5
+	VAESDEC     Y12, Y6, Y6
+	TESTQ       R11, R11
+	VAESDEC     Y12, Y7, Y7
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y0, Y0
+	ADDQ        R10, R10
+	VPXOR       Y8, Y1, Y1
+	ADCQ        R11, R11
+	VPXOR       Y8, Y2, Y2
+	XORQ        R12, R10
+	VPXOR       Y8, Y3, Y3
+	XORQ        R15, R11
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	MOVQ        R10, 384(R8)
+	VPXOR       Y8, Y6, Y6
+	MOVQ        R11, 392(R8)
+	VPXOR       Y8, Y7, Y7
+	MOVQ        R13, R12
+	VAESDEC     1472(AX), Y0, Y0
+	TESTQ       R11, R11
+	VAESDEC     1472(AX), Y1, Y1
+	CMOVQMI     R14, R12
+	VAESDEC     1472(AX), Y2, Y2
+	ADDQ        R10, R10
+	VAESDEC     1472(AX), Y3, Y3
+	VAESDEC     1472(AX), Y4, Y4
+	ADCQ        R11, R11
+	VAESDEC     1472(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESDEC     1472(AX), Y6, Y6
+	XORQ        R15, R11
+	VAESDEC     1472(AX), Y7, Y7
+	MOVQ        R10, 400(R8)
+	VAESDEC     1536(AX), Y0, Y0
+	MOVQ        R11, 408(R8)
+	VAESDEC     1536(AX), Y1, Y1
+	MOVQ        R13, R12
+	VAESDEC     1536(AX), Y2, Y2
+	VAESDEC     1536(AX), Y3, Y3
+	TESTQ       R11, R11
+	VAESDEC     1536(AX), Y4, Y4
+	CMOVQMI     R14, R12
+	VAESDEC     1536(AX), Y5, Y5
+	ADDQ        R10, R10
+	VAESDEC     1536(AX), Y6, Y6
+	ADCQ        R11, R11
+	VAESDEC     1536(AX), Y7, Y7
+	XORQ        R12, R10
+	VAESDEC     1600(AX), Y0, Y0
+	XORQ        R15, R11
+	VAESDEC     1600(AX), Y1, Y1
+	VAESDEC     1600(AX), Y2, Y2
+	MOVQ        R10, 416(R8)
+	VAESDEC     1600(AX), Y3, Y3
+	MOVQ        R11, 424(R8)
+	VAESDEC     1600(AX), Y4, Y4
+	MOVQ        R13, R12
+	VAESDEC     1600(AX), Y5, Y5
+	TESTQ       R11, R11
+	VAESDEC     1600(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESDEC     1600(AX), Y7, Y7
+	ADDQ        R10, R10
+	VAESDEC     Y13, Y0, Y0
+	VAESDEC     Y13, Y1, Y1
+	ADCQ        R11, R11
+	VAESDEC     Y13, Y2, Y2
+	XORQ        R12, R10
+	VAESDEC     Y13, Y3, Y3
+	XORQ        R15, R11
+	VAESDEC     Y13, Y4, Y4
+	MOVQ        R10, 432(R8)
+	VAESDEC     Y13, Y5, Y5
+	MOVQ        R11, 440(R8)
+	VAESDEC     Y13, Y6, Y6
+	MOVQ        R13, R12
+	VAESDEC     Y13, Y7, Y7
+	VPXOR       Y8, Y0, Y0
+	TESTQ       R11, R11
+	VPXOR       Y8, Y1, Y1
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y2, Y2
+	ADDQ        R10, R10
+	VPXOR       Y8, Y3, Y3
+	ADCQ        R11, R11
+	VPXOR       Y8, Y4, Y4
+	XORQ        R12, R10
+	VPXOR       Y8, Y5, Y5
+	XORQ        R15, R11
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	MOVQ        R10, 448(R8)
+	VAESDEC     1728(AX), Y0, Y0
+	MOVQ        R11, 456(R8)
+	VAESDEC     1728(AX), Y1, Y1
+	MOVQ        R13, R12
+	VAESDEC     1728(AX), Y2, Y2
+	TESTQ       R11, R11
+	VAESDEC     1728(AX), Y3, Y3
+	CMOVQMI     R14, R12
+	VAESDEC     1728(AX), Y4, Y4
+	ADDQ        R10, R10
+	VAESDEC     1728(AX), Y5, Y5
+	VAESDEC     1728(AX), Y6, Y6
+	ADCQ        R11, R11
+	VAESDEC     1728(AX), Y7, Y7
+	XORQ        R12, R10
+	VAESDEC     1792(AX), Y0, Y0
+	XORQ        R15, R11
+	VAESDEC     1792(AX), Y1, Y1
+	MOVQ        R10, 464(R8)
+	VAESDEC     1792(AX), Y2, Y2
+	MOVQ        R11, 472(R8)
+	VAESDEC     1792(AX), Y3, Y3
+	MOVQ        R13, R12
+	VAESDEC     1792(AX), Y4, Y4
+	VAESDEC     1792(AX), Y5, Y5
+	TESTQ       R11, R11
+	VAESDEC     1792(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESDEC     1792(AX), Y7, Y7
+	ADDQ        R10, R10
+	VPXOR       256(DI), Y10, Y15
+	ADCQ        R11, R11
+	VAESDECLAST Y15, Y0, Y0
+	XORQ        R12, R10
+	VPXOR       288(DI), Y10, Y15
+	XORQ        R15, R11
+	VAESDECLAST Y15, Y1, Y1
+	VPXOR       320(DI), Y10, Y15
+	MOVQ        R10, 480(R8)
+	VAESDECLAST Y15, Y2, Y2
+	MOVQ        R11, 488(R8)
+	VPXOR       352(DI), Y10, Y15
+	MOVQ        R13, R12
+	VAESDECLAST Y15, Y3, Y3
+	TESTQ       R11, R11
+	VPXOR       384(DI), Y10, Y15
+	CMOVQMI     R14, R12
+	VAESDECLAST Y15, Y4, Y4
+	ADDQ        R10, R10
+	VPXOR       416(DI), Y10, Y15
+	VAESDECLAST Y15, Y5, Y5
+	ADCQ        R11, R11
+	VPXOR       448(DI), Y10, Y15
+	XORQ        R12, R10
+	VAESDECLAST Y15, Y6, Y6
+	XORQ        R15, R11
+	VPXOR       480(DI), Y10, Y15
+	MOVQ        R10, 496(R8)
+	VAESDECLAST Y15, Y7, Y7
+	MOVQ        R11, 504(R8)
+	VMOVDQU     Y0, 256(CX)
+	MOVQ        R13, R12
+	VMOVDQU     Y1, 288(CX)
+	VMOVDQU     Y2, 320(CX)
+	TESTQ       R11, R11
+	VMOVDQU     Y3, 352(CX)
+	CMOVQMI     R14, R12
+	VMOVDQU     Y4, 384(CX)
+	ADDQ        R10, R10
+	VMOVDQU     Y5, 416(CX)
+	ADCQ        R11, R11
+	VMOVDQU     Y6, 448(CX)
+	XORQ        R12, R10
+	VMOVDQU     Y7, 480(CX)
+	XORQ        R15, R11
+	ADDQ        $0x00000200, DX
+	ADDQ        $0x00000200, CX
+	XCHGQ       DI, R8
 	DECQ        BX
-	JNZ         piece
+	JNZ         chunk
 	VPXOR       Y0, Y0, Y0
-	VMOVDQU     Y0, (R9)
-	VMOVDQU     Y0, 32(R9)
-	VMOVDQU     Y0, 64(R9)
-	VMOVDQU     Y0, 96(R9)
-	VMOVDQU     Y0, 128(R9)
-	VMOVDQU     Y0, 160(R9)
-	VMOVDQU     Y0, 192(R9)
-	VMOVDQU     Y0, 224(R9)
-	VMOVDQU     Y0, 256(R9)
-	VMOVDQU     Y0, 288(R9)
-	VMOVDQU     Y0, 320(R9)
-	VMOVDQU     Y0, 352(R9)
-	VMOVDQU     Y0, 384(R9)
-	VMOVDQU     Y0, 416(R9)
-	VMOVDQU     Y0, 448(R9)
-	VMOVDQU     Y0, 480(R9)
+	VMOVDQU     Y0, (R8)
+	VMOVDQU     Y0, 32(R8)
+	VMOVDQU     Y0, 64(R8)
+	VMOVDQU     Y0, 96(R8)
+	VMOVDQU     Y0, 128(R8)
+	VMOVDQU     Y0, 160(R8)
+	VMOVDQU     Y0, 192(R8)
+	VMOVDQU     Y0, 224(R8)
+	VMOVDQU     Y0, 256(R8)
+	VMOVDQU     Y0, 288(R8)
+	VMOVDQU     Y0, 320(R8)
+	VMOVDQU     Y0, 352(R8)
+	VMOVDQU     Y0, 384(R8)
+	VMOVDQU     Y0, 416(R8)
+	VMOVDQU     Y0, 448(R8)
+	VMOVDQU     Y0, 480(R8)
 	VMOVDQU     Y0, 1024(SI)
 	VMOVDQU     Y0, 1056(SI)
 	VMOVDQU     Y0, 1088(SI)

@@ -36,8 +36,9 @@ func (sse) xor(a Op, b, to VecPhysical) {
 	PXOR(a, to)
 }
 
-func (sse) store(v VecPhysical, to Mem)         { MOVOU(v, to) }
-func (sse) broadcast(block Mem, to VecPhysical) { MOVO(block, to) }
+func (sse) store(v VecPhysical, to Mem)     { MOVOU(v, to) }
+func (sse) broadcast(block, to VecPhysical) { MOVO(block, to) }
+func (sse) copy(v, to VecPhysical)          { MOVO(v, to) }
 
 func (sse) whiten(text, tweaks Mem, key, x VecPhysical) []instruction {
 	return []instruction{

@@ -30,9 +30,10 @@ func (vex) encryptLast(key Op, x VecPhysical) { VAESENCLAST(key, x, x) }
 func (vex) decrypt(key Op, x VecPhysical)     { VAESDEC(key, x, x) }
 func (vex) decryptLast(key Op, x VecPhysical) { VAESDECLAST(key, x, x) }
 
-func (vex) xor(a Op, b, to VecPhysical)         { VPXOR(a, b, to) }
-func (vex) store(v VecPhysical, to Mem)         { VMOVDQU(v, to) }
-func (vex) broadcast(block Mem, to VecPhysical) { VBROADCASTI128(block, to) }
+func (vex) xor(a Op, b, to VecPhysical)     { VPXOR(a, b, to) }
+func (vex) store(v VecPhysical, to Mem)     { VMOVDQU(v, to) }
+func (vex) broadcast(block, to VecPhysical) { VINSERTI128(Imm(1), block.AsX(), block, to) }
+func (vex) copy(v, to VecPhysical)          { VMOVDQA(v, to) }
 
 func (vex) whiten(text, tweaks Mem, key, x VecPhysical) []instruction {
 	return []instruction{
