@@ -28,143 +28,159 @@ DATA avx512Constants<>+160(SB)/8, $0x0000000000000002
 DATA avx512Constants<>+168(SB)/8, $0x0000000000000002
 DATA avx512Constants<>+176(SB)/8, $0x0000000000000003
 DATA avx512Constants<>+184(SB)/8, $0x0000000000000003
-DATA avx512Constants<>+192(SB)/8, $0x0000000000000040
-DATA avx512Constants<>+200(SB)/8, $0x0000000000000040
-DATA avx512Constants<>+208(SB)/8, $0x000000000000003f
-DATA avx512Constants<>+216(SB)/8, $0x000000000000003f
-DATA avx512Constants<>+224(SB)/8, $0x000000000000003e
-DATA avx512Constants<>+232(SB)/8, $0x000000000000003e
-DATA avx512Constants<>+240(SB)/8, $0x000000000000003d
-DATA avx512Constants<>+248(SB)/8, $0x000000000000003d
-DATA avx512Constants<>+256(SB)/1, $0x80
-DATA avx512Constants<>+257(SB)/1, $0x80
-DATA avx512Constants<>+258(SB)/1, $0x80
-DATA avx512Constants<>+259(SB)/1, $0x80
-DATA avx512Constants<>+260(SB)/1, $0x80
-DATA avx512Constants<>+261(SB)/1, $0x80
-DATA avx512Constants<>+262(SB)/1, $0x80
-DATA avx512Constants<>+263(SB)/1, $0x80
-DATA avx512Constants<>+264(SB)/1, $0x01
-DATA avx512Constants<>+265(SB)/1, $0x03
-DATA avx512Constants<>+266(SB)/1, $0x05
-DATA avx512Constants<>+267(SB)/1, $0x07
-DATA avx512Constants<>+268(SB)/1, $0x00
-DATA avx512Constants<>+269(SB)/1, $0x02
-DATA avx512Constants<>+270(SB)/1, $0x04
-DATA avx512Constants<>+271(SB)/1, $0x06
-DATA avx512Constants<>+272(SB)/1, $0x80
-DATA avx512Constants<>+273(SB)/1, $0x80
-DATA avx512Constants<>+274(SB)/1, $0x80
-DATA avx512Constants<>+275(SB)/1, $0x80
-DATA avx512Constants<>+276(SB)/1, $0x80
-DATA avx512Constants<>+277(SB)/1, $0x80
-DATA avx512Constants<>+278(SB)/1, $0x80
-DATA avx512Constants<>+279(SB)/1, $0x80
-DATA avx512Constants<>+280(SB)/1, $0x01
-DATA avx512Constants<>+281(SB)/1, $0x03
-DATA avx512Constants<>+282(SB)/1, $0x05
-DATA avx512Constants<>+283(SB)/1, $0x07
-DATA avx512Constants<>+284(SB)/1, $0x00
-DATA avx512Constants<>+285(SB)/1, $0x02
-DATA avx512Constants<>+286(SB)/1, $0x04
-DATA avx512Constants<>+287(SB)/1, $0x06
-DATA avx512Constants<>+288(SB)/1, $0x80
-DATA avx512Constants<>+289(SB)/1, $0x80
-DATA avx512Constants<>+290(SB)/1, $0x80
-DATA avx512Constants<>+291(SB)/1, $0x80
-DATA avx512Constants<>+292(SB)/1, $0x80
-DATA avx512Constants<>+293(SB)/1, $0x80
-DATA avx512Constants<>+294(SB)/1, $0x80
-DATA avx512Constants<>+295(SB)/1, $0x80
-DATA avx512Constants<>+296(SB)/1, $0x01
-DATA avx512Constants<>+297(SB)/1, $0x03
-DATA avx512Constants<>+298(SB)/1, $0x05
-DATA avx512Constants<>+299(SB)/1, $0x07
-DATA avx512Constants<>+300(SB)/1, $0x00
-DATA avx512Constants<>+301(SB)/1, $0x02
-DATA avx512Constants<>+302(SB)/1, $0x04
-DATA avx512Constants<>+303(SB)/1, $0x06
-DATA avx512Constants<>+304(SB)/1, $0x80
-DATA avx512Constants<>+305(SB)/1, $0x80
-DATA avx512Constants<>+306(SB)/1, $0x80
-DATA avx512Constants<>+307(SB)/1, $0x80
-DATA avx512Constants<>+308(SB)/1, $0x80
-DATA avx512Constants<>+309(SB)/1, $0x80
-DATA avx512Constants<>+310(SB)/1, $0x80
-DATA avx512Constants<>+311(SB)/1, $0x80
-DATA avx512Constants<>+312(SB)/1, $0x01
-DATA avx512Constants<>+313(SB)/1, $0x03
-DATA avx512Constants<>+314(SB)/1, $0x05
-DATA avx512Constants<>+315(SB)/1, $0x07
-DATA avx512Constants<>+316(SB)/1, $0x00
-DATA avx512Constants<>+317(SB)/1, $0x02
-DATA avx512Constants<>+318(SB)/1, $0x04
-DATA avx512Constants<>+319(SB)/1, $0x06
-DATA avx512Constants<>+320(SB)/1, $0x80
-DATA avx512Constants<>+321(SB)/1, $0x80
-DATA avx512Constants<>+322(SB)/1, $0x80
-DATA avx512Constants<>+323(SB)/1, $0x80
-DATA avx512Constants<>+324(SB)/1, $0x80
-DATA avx512Constants<>+325(SB)/1, $0x80
-DATA avx512Constants<>+326(SB)/1, $0x80
-DATA avx512Constants<>+327(SB)/1, $0x80
-DATA avx512Constants<>+328(SB)/1, $0x09
-DATA avx512Constants<>+329(SB)/1, $0x0b
-DATA avx512Constants<>+330(SB)/1, $0x0d
-DATA avx512Constants<>+331(SB)/1, $0x0f
-DATA avx512Constants<>+332(SB)/1, $0x08
-DATA avx512Constants<>+333(SB)/1, $0x0a
-DATA avx512Constants<>+334(SB)/1, $0x0c
-DATA avx512Constants<>+335(SB)/1, $0x0e
-DATA avx512Constants<>+336(SB)/1, $0x80
-DATA avx512Constants<>+337(SB)/1, $0x80
-DATA avx512Constants<>+338(SB)/1, $0x80
-DATA avx512Constants<>+339(SB)/1, $0x80
-DATA avx512Constants<>+340(SB)/1, $0x80
-DATA avx512Constants<>+341(SB)/1, $0x80
-DATA avx512Constants<>+342(SB)/1, $0x80
-DATA avx512Constants<>+343(SB)/1, $0x80
-DATA avx512Constants<>+344(SB)/1, $0x09
-DATA avx512Constants<>+345(SB)/1, $0x0b
-DATA avx512Constants<>+346(SB)/1, $0x0d
-DATA avx512Constants<>+347(SB)/1, $0x0f
-DATA avx512Constants<>+348(SB)/1, $0x08
-DATA avx512Constants<>+349(SB)/1, $0x0a
-DATA avx512Constants<>+350(SB)/1, $0x0c
-DATA avx512Constants<>+351(SB)/1, $0x0e
-DATA avx512Constants<>+352(SB)/1, $0x80
-DATA avx512Constants<>+353(SB)/1, $0x80
-DATA avx512Constants<>+354(SB)/1, $0x80
-DATA avx512Constants<>+355(SB)/1, $0x80
-DATA avx512Constants<>+356(SB)/1, $0x80
-DATA avx512Constants<>+357(SB)/1, $0x80
-DATA avx512Constants<>+358(SB)/1, $0x80
-DATA avx512Constants<>+359(SB)/1, $0x80
-DATA avx512Constants<>+360(SB)/1, $0x09
-DATA avx512Constants<>+361(SB)/1, $0x0b
-DATA avx512Constants<>+362(SB)/1, $0x0d
-DATA avx512Constants<>+363(SB)/1, $0x0f
-DATA avx512Constants<>+364(SB)/1, $0x08
-DATA avx512Constants<>+365(SB)/1, $0x0a
-DATA avx512Constants<>+366(SB)/1, $0x0c
-DATA avx512Constants<>+367(SB)/1, $0x0e
-DATA avx512Constants<>+368(SB)/1, $0x80
-DATA avx512Constants<>+369(SB)/1, $0x80
-DATA avx512Constants<>+370(SB)/1, $0x80
-DATA avx512Constants<>+371(SB)/1, $0x80
-DATA avx512Constants<>+372(SB)/1, $0x80
-DATA avx512Constants<>+373(SB)/1, $0x80
-DATA avx512Constants<>+374(SB)/1, $0x80
-DATA avx512Constants<>+375(SB)/1, $0x80
-DATA avx512Constants<>+376(SB)/1, $0x09
-DATA avx512Constants<>+377(SB)/1, $0x0b
-DATA avx512Constants<>+378(SB)/1, $0x0d
-DATA avx512Constants<>+379(SB)/1, $0x0f
-DATA avx512Constants<>+380(SB)/1, $0x08
-DATA avx512Constants<>+381(SB)/1, $0x0a
-DATA avx512Constants<>+382(SB)/1, $0x0c
-DATA avx512Constants<>+383(SB)/1, $0x0e
-GLOBL avx512Constants<>(SB), RODATA|NOPTR, $384
+DATA avx512Constants<>+192(SB)/8, $0x0000000000000004
+DATA avx512Constants<>+200(SB)/8, $0x0000000000000004
+DATA avx512Constants<>+208(SB)/8, $0x0000000000000005
+DATA avx512Constants<>+216(SB)/8, $0x0000000000000005
+DATA avx512Constants<>+224(SB)/8, $0x0000000000000006
+DATA avx512Constants<>+232(SB)/8, $0x0000000000000006
+DATA avx512Constants<>+240(SB)/8, $0x0000000000000007
+DATA avx512Constants<>+248(SB)/8, $0x0000000000000007
+DATA avx512Constants<>+256(SB)/8, $0x0000000000000040
+DATA avx512Constants<>+264(SB)/8, $0x0000000000000040
+DATA avx512Constants<>+272(SB)/8, $0x000000000000003f
+DATA avx512Constants<>+280(SB)/8, $0x000000000000003f
+DATA avx512Constants<>+288(SB)/8, $0x000000000000003e
+DATA avx512Constants<>+296(SB)/8, $0x000000000000003e
+DATA avx512Constants<>+304(SB)/8, $0x000000000000003d
+DATA avx512Constants<>+312(SB)/8, $0x000000000000003d
+DATA avx512Constants<>+320(SB)/8, $0x000000000000003c
+DATA avx512Constants<>+328(SB)/8, $0x000000000000003c
+DATA avx512Constants<>+336(SB)/8, $0x000000000000003b
+DATA avx512Constants<>+344(SB)/8, $0x000000000000003b
+DATA avx512Constants<>+352(SB)/8, $0x000000000000003a
+DATA avx512Constants<>+360(SB)/8, $0x000000000000003a
+DATA avx512Constants<>+368(SB)/8, $0x0000000000000039
+DATA avx512Constants<>+376(SB)/8, $0x0000000000000039
+DATA avx512Constants<>+384(SB)/1, $0x80
+DATA avx512Constants<>+385(SB)/1, $0x80
+DATA avx512Constants<>+386(SB)/1, $0x80
+DATA avx512Constants<>+387(SB)/1, $0x80
+DATA avx512Constants<>+388(SB)/1, $0x80
+DATA avx512Constants<>+389(SB)/1, $0x80
+DATA avx512Constants<>+390(SB)/1, $0x80
+DATA avx512Constants<>+391(SB)/1, $0x80
+DATA avx512Constants<>+392(SB)/1, $0x01
+DATA avx512Constants<>+393(SB)/1, $0x03
+DATA avx512Constants<>+394(SB)/1, $0x05
+DATA avx512Constants<>+395(SB)/1, $0x07
+DATA avx512Constants<>+396(SB)/1, $0x00
+DATA avx512Constants<>+397(SB)/1, $0x02
+DATA avx512Constants<>+398(SB)/1, $0x04
+DATA avx512Constants<>+399(SB)/1, $0x06
+DATA avx512Constants<>+400(SB)/1, $0x80
+DATA avx512Constants<>+401(SB)/1, $0x80
+DATA avx512Constants<>+402(SB)/1, $0x80
+DATA avx512Constants<>+403(SB)/1, $0x80
+DATA avx512Constants<>+404(SB)/1, $0x80
+DATA avx512Constants<>+405(SB)/1, $0x80
+DATA avx512Constants<>+406(SB)/1, $0x80
+DATA avx512Constants<>+407(SB)/1, $0x80
+DATA avx512Constants<>+408(SB)/1, $0x01
+DATA avx512Constants<>+409(SB)/1, $0x03
+DATA avx512Constants<>+410(SB)/1, $0x05
+DATA avx512Constants<>+411(SB)/1, $0x07
+DATA avx512Constants<>+412(SB)/1, $0x00
+DATA avx512Constants<>+413(SB)/1, $0x02
+DATA avx512Constants<>+414(SB)/1, $0x04
+DATA avx512Constants<>+415(SB)/1, $0x06
+DATA avx512Constants<>+416(SB)/1, $0x80
+DATA avx512Constants<>+417(SB)/1, $0x80
+DATA avx512Constants<>+418(SB)/1, $0x80
+DATA avx512Constants<>+419(SB)/1, $0x80
+DATA avx512Constants<>+420(SB)/1, $0x80
+DATA avx512Constants<>+421(SB)/1, $0x80
+DATA avx512Constants<>+422(SB)/1, $0x80
+DATA avx512Constants<>+423(SB)/1, $0x80
+DATA avx512Constants<>+424(SB)/1, $0x01
+DATA avx512Constants<>+425(SB)/1, $0x03
+DATA avx512Constants<>+426(SB)/1, $0x05
+DATA avx512Constants<>+427(SB)/1, $0x07
+DATA avx512Constants<>+428(SB)/1, $0x00
+DATA avx512Constants<>+429(SB)/1, $0x02
+DATA avx512Constants<>+430(SB)/1, $0x04
+DATA avx512Constants<>+431(SB)/1, $0x06
+DATA avx512Constants<>+432(SB)/1, $0x80
+DATA avx512Constants<>+433(SB)/1, $0x80
+DATA avx512Constants<>+434(SB)/1, $0x80
+DATA avx512Constants<>+435(SB)/1, $0x80
+DATA avx512Constants<>+436(SB)/1, $0x80
+DATA avx512Constants<>+437(SB)/1, $0x80
+DATA avx512Constants<>+438(SB)/1, $0x80
+DATA avx512Constants<>+439(SB)/1, $0x80
+DATA avx512Constants<>+440(SB)/1, $0x01
+DATA avx512Constants<>+441(SB)/1, $0x03
+DATA avx512Constants<>+442(SB)/1, $0x05
+DATA avx512Constants<>+443(SB)/1, $0x07
+DATA avx512Constants<>+444(SB)/1, $0x00
+DATA avx512Constants<>+445(SB)/1, $0x02
+DATA avx512Constants<>+446(SB)/1, $0x04
+DATA avx512Constants<>+447(SB)/1, $0x06
+DATA avx512Constants<>+448(SB)/1, $0x80
+DATA avx512Constants<>+449(SB)/1, $0x80
+DATA avx512Constants<>+450(SB)/1, $0x80
+DATA avx512Constants<>+451(SB)/1, $0x80
+DATA avx512Constants<>+452(SB)/1, $0x80
+DATA avx512Constants<>+453(SB)/1, $0x80
+DATA avx512Constants<>+454(SB)/1, $0x80
+DATA avx512Constants<>+455(SB)/1, $0x80
+DATA avx512Constants<>+456(SB)/1, $0x09
+DATA avx512Constants<>+457(SB)/1, $0x0b
+DATA avx512Constants<>+458(SB)/1, $0x0d
+DATA avx512Constants<>+459(SB)/1, $0x0f
+DATA avx512Constants<>+460(SB)/1, $0x08
+DATA avx512Constants<>+461(SB)/1, $0x0a
+DATA avx512Constants<>+462(SB)/1, $0x0c
+DATA avx512Constants<>+463(SB)/1, $0x0e
+DATA avx512Constants<>+464(SB)/1, $0x80
+DATA avx512Constants<>+465(SB)/1, $0x80
+DATA avx512Constants<>+466(SB)/1, $0x80
+DATA avx512Constants<>+467(SB)/1, $0x80
+DATA avx512Constants<>+468(SB)/1, $0x80
+DATA avx512Constants<>+469(SB)/1, $0x80
+DATA avx512Constants<>+470(SB)/1, $0x80
+DATA avx512Constants<>+471(SB)/1, $0x80
+DATA avx512Constants<>+472(SB)/1, $0x09
+DATA avx512Constants<>+473(SB)/1, $0x0b
+DATA avx512Constants<>+474(SB)/1, $0x0d
+DATA avx512Constants<>+475(SB)/1, $0x0f
+DATA avx512Constants<>+476(SB)/1, $0x08
+DATA avx512Constants<>+477(SB)/1, $0x0a
+DATA avx512Constants<>+478(SB)/1, $0x0c
+DATA avx512Constants<>+479(SB)/1, $0x0e
+DATA avx512Constants<>+480(SB)/1, $0x80
+DATA avx512Constants<>+481(SB)/1, $0x80
+DATA avx512Constants<>+482(SB)/1, $0x80
+DATA avx512Constants<>+483(SB)/1, $0x80
+DATA avx512Constants<>+484(SB)/1, $0x80
+DATA avx512Constants<>+485(SB)/1, $0x80
+DATA avx512Constants<>+486(SB)/1, $0x80
+DATA avx512Constants<>+487(SB)/1, $0x80
+DATA avx512Constants<>+488(SB)/1, $0x09
+DATA avx512Constants<>+489(SB)/1, $0x0b
+DATA avx512Constants<>+490(SB)/1, $0x0d
+DATA avx512Constants<>+491(SB)/1, $0x0f
+DATA avx512Constants<>+492(SB)/1, $0x08
+DATA avx512Constants<>+493(SB)/1, $0x0a
+DATA avx512Constants<>+494(SB)/1, $0x0c
+DATA avx512Constants<>+495(SB)/1, $0x0e
+DATA avx512Constants<>+496(SB)/1, $0x80
+DATA avx512Constants<>+497(SB)/1, $0x80
+DATA avx512Constants<>+498(SB)/1, $0x80
+DATA avx512Constants<>+499(SB)/1, $0x80
+DATA avx512Constants<>+500(SB)/1, $0x80
+DATA avx512Constants<>+501(SB)/1, $0x80
+DATA avx512Constants<>+502(SB)/1, $0x80
+DATA avx512Constants<>+503(SB)/1, $0x80
+DATA avx512Constants<>+504(SB)/1, $0x09
+DATA avx512Constants<>+505(SB)/1, $0x0b
+DATA avx512Constants<>+506(SB)/1, $0x0d
+DATA avx512Constants<>+507(SB)/1, $0x0f
+DATA avx512Constants<>+508(SB)/1, $0x08
+DATA avx512Constants<>+509(SB)/1, $0x0a
+DATA avx512Constants<>+510(SB)/1, $0x0c
+DATA avx512Constants<>+511(SB)/1, $0x0e
+GLOBL avx512Constants<>(SB), RODATA|NOPTR, $512
 
 // func encryptAVX512(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, CMOV, VAES
@@ -209,179 +225,184 @@ TEXT ·encryptAVX512(SB), NOSPLIT, $448-48
 	VAESENC        2688(AX), Z26, Z26
 	VAESENC        2752(AX), Z26, Z26
 	VAESENCLAST    2816(AX), Z26, Z26
-	VMOVDQA64      Z26, (R10)
-	VSHUFI64X2     $0x00, Z26, Z26, Z16
-	VPSHUFD        $0x4e, Z16, Z24
-	VPSLLVQ        avx512Constants<>+128(SB), Z16, Z16
-	VPSRLVQ        avx512Constants<>+192(SB), Z24, Z24
-	VPSLLQ.Z       $0x01, Z24, K5, Z25
-	VPSLLQ.Z       $0x02, Z24, K5, Z30
-	VPTERNLOGQ     $0x96, Z24, Z25, Z16
-	VPSLLQ.Z       $0x07, Z24, K5, Z24
-	VPTERNLOGQ     $0x96, Z24, Z30, Z16
-	VPSHUFD        $0x4e, Z16, Z24
-	VPSLLQ         $0x04, Z16, Z27
-	VPSRLQ         $0x3c, Z24, Z24
-	VPSLLQ.Z       $0x01, Z24, K5, Z25
-	VPSLLQ.Z       $0x02, Z24, K5, Z30
-	VPTERNLOGQ     $0x96, Z24, Z25, Z27
-	VPSLLQ.Z       $0x07, Z24, K5, Z24
-	VPTERNLOGQ     $0x96, Z24, Z30, Z27
-	VMOVDQA64      Z16, Z28
-	VPXORQ         (AX), Z28, Z29
-	VPXORQ         576(AX), Z28, Z30
-	VPXORQ         896(AX), Z28, Z31
-	VMOVDQU64      avx512Constants<>+256(SB), Z22
-	VMOVDQU64      avx512Constants<>+320(SB), Z23
-	VPXORQ         Z25, Z25, Z25
-	VPUNPCKHDQ     Z27, Z16, Z24
-	VPUNPCKHBW     Z25, Z24, Z24
-	VPSLLW         $0x01, Z24, Z25
-	VPSLLW         $0x02, Z24, Z26
-	VPTERNLOGQ     $0x96, Z24, Z26, Z25
-	VPSLLW         $0x07, Z24, Z24
-	VPXORQ         Z25, Z24, Z24
-	VPSHUFB        Z22, Z24, Z20
-	VPSHUFB        Z23, Z24, Z21
-	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
-	VPALIGNR       $0x0f, Z20, Z16, Z17
-	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
-	VPALIGNR       $0x0e, Z20, Z16, Z18
-	VPTERNLOGQ     $0x96, Z24, Z28, Z18
-	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
-	VPALIGNR       $0x0d, Z20, Z16, Z19
-	VPTERNLOGQ     $0x96, Z25, Z28, Z19
-	VPXORQ         (DX), Z16, Z0
-	VMOVDQA64      Z16, Z8
-	VPTERNLOGQ     $0x96, Z28, Z29, Z0
-	VMOVDQA64      Z17, Z2
-	VMOVDQA64      Z17, Z10
-	VPTERNLOGQ     $0x96, 128(DX), Z29, Z2
-	VMOVDQA64      Z18, Z4
-	VMOVDQA64      Z18, Z12
-	VPTERNLOGQ     $0x96, 256(DX), Z29, Z4
-	VMOVDQA64      Z19, Z6
-	VMOVDQA64      Z19, Z14
-	VPTERNLOGQ     $0x96, 384(DX), Z29, Z6
-	VAESENC        64(AX), Z0, Z0
-	VAESENC        64(AX), Z2, Z2
-	VAESENC        64(AX), Z4, Z4
-	VMOVDQA64      Z27, Z16
-	VAESENC        64(AX), Z6, Z6
-	VAESENC        128(AX), Z0, Z0
-	VAESENC        128(AX), Z2, Z2
-	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
-	VAESENC        128(AX), Z4, Z4
-	VAESENC        128(AX), Z6, Z6
-	VAESENC        192(AX), Z0, Z0
-	VPALIGNR       $0x0f, Z21, Z16, Z17
-	VAESENC        192(AX), Z2, Z2
-	VAESENC        192(AX), Z4, Z4
-	VAESENC        192(AX), Z6, Z6
-	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VAESENC        256(AX), Z0, Z0
-	VAESENC        256(AX), Z2, Z2
-	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
-	VAESENC        256(AX), Z4, Z4
-	VAESENC        256(AX), Z6, Z6
-	VAESENC        320(AX), Z0, Z0
-	VPALIGNR       $0x0e, Z21, Z16, Z18
-	VAESENC        320(AX), Z2, Z2
-	VAESENC        320(AX), Z4, Z4
-	VAESENC        320(AX), Z6, Z6
-	VPTERNLOGQ     $0x96, Z24, Z28, Z18
-	VAESENC        384(AX), Z0, Z0
-	VAESENC        384(AX), Z2, Z2
-	VAESENC        384(AX), Z4, Z4
-	VPALIGNR.Z     $0x08, Z21, Z21, K3, Z25
-	VAESENC        384(AX), Z6, Z6
-	VAESENC        448(AX), Z0, Z0
-	VAESENC        448(AX), Z2, Z2
-	VPALIGNR       $0x0d, Z21, Z16, Z19
-	VAESENC        448(AX), Z4, Z4
-	VAESENC        448(AX), Z6, Z6
-	VPTERNLOGQ     $0x96, Z25, Z28, Z19
-	VPXORQ         64(DX), Z16, Z1
-	VMOVDQA64      Z16, Z9
-	VPTERNLOGQ     $0x96, Z28, Z29, Z1
-	VMOVDQA64      Z17, Z3
-	VMOVDQA64      Z17, Z11
-	VPTERNLOGQ     $0x96, 192(DX), Z29, Z3
-	VMOVDQA64      Z18, Z5
-	VMOVDQA64      Z18, Z13
-	VPTERNLOGQ     $0x96, 320(DX), Z29, Z5
-	VMOVDQA64      Z19, Z7
-	VMOVDQA64      Z19, Z15
-	VPTERNLOGQ     $0x96, 448(DX), Z29, Z7
-	MOVQ           DI, R9
-	CMPQ           BX, R9
-	JE             loop
-	MOVQ           $0x00000010, R12
-	XORQ           R11, R11
-	MOVQ           (R10)(R12*1), R13
-	MOVQ           8(R10)(R12*1), R14
-	ADDQ           $0x10, R12
-	ANDQ           $0x7f, R12
-	XORQ           $0x00000080, R11
-	MOVQ           R13, 128(R10)(R11*1)
-	MOVQ           R14, 136(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 144(R10)(R11*1)
-	MOVQ           R14, 152(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 160(R10)(R11*1)
-	MOVQ           R14, 168(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 176(R10)(R11*1)
-	MOVQ           R14, 184(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 192(R10)(R11*1)
-	MOVQ           R14, 200(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 208(R10)(R11*1)
-	MOVQ           R14, 216(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 224(R10)(R11*1)
-	MOVQ           R14, 232(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 240(R10)(R11*1)
-	MOVQ           R14, 248(R10)(R11*1)
+	CMPQ           BX, DI
+	JNE            sectors
+	XORQ           R8, R8
+	JMP            begin
+
+sectors:
+	VMOVDQA64 Z26, (R10)
+	MOVQ      $0x00000010, R12
+	XORQ      R11, R11
+	MOVQ      (R10)(R12*1), R9
+	MOVQ      8(R10)(R12*1), R13
+	ADDQ      $0x10, R12
+	ANDQ      $0x7f, R12
+	XORQ      $0x00000080, R11
+	MOVQ      R9, 128(R10)(R11*1)
+	MOVQ      R13, 136(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 144(R10)(R11*1)
+	MOVQ      R13, 152(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 160(R10)(R11*1)
+	MOVQ      R13, 168(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 176(R10)(R11*1)
+	MOVQ      R13, 184(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 192(R10)(R11*1)
+	MOVQ      R13, 200(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 208(R10)(R11*1)
+	MOVQ      R13, 216(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 224(R10)(R11*1)
+	MOVQ      R13, 232(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 240(R10)(R11*1)
+	MOVQ      R13, 248(R10)(R11*1)
+
+begin:
+	VSHUFI64X2 $0x00, Z26, Z26, Z26
+	VPSHUFD    $0x4e, Z26, Z24
+	VPSLLVQ    avx512Constants<>+128(SB), Z26, Z16
+	VPSLLVQ    avx512Constants<>+192(SB), Z26, Z27
+	VPSRLVQ    avx512Constants<>+256(SB), Z24, Z25
+	VPSRLVQ    avx512Constants<>+320(SB), Z24, Z30
+	VPSLLQ.Z   $0x01, Z25, K5, Z29
+	VPSLLQ.Z   $0x01, Z30, K5, Z31
+	VPTERNLOGQ $0x96, Z25, Z29, Z16
+	VPTERNLOGQ $0x96, Z30, Z31, Z27
+	VPSLLQ.Z   $0x02, Z25, K5, Z29
+	VPSLLQ.Z   $0x02, Z30, K5, Z31
+	VPSLLQ.Z   $0x07, Z25, K5, Z25
+	VPSLLQ.Z   $0x07, Z30, K5, Z30
+	VPTERNLOGQ $0x96, Z25, Z29, Z16
+	VPTERNLOGQ $0x96, Z30, Z31, Z27
+	VMOVDQA64  Z16, Z28
+	VPXORQ     (AX), Z28, Z29
+	VPXORQ     576(AX), Z28, Z30
+	VPXORQ     896(AX), Z28, Z31
+	VMOVDQU64  avx512Constants<>+384(SB), Z22
+	VMOVDQU64  avx512Constants<>+448(SB), Z23
+	VPXORQ     Z25, Z25, Z25
+	VPUNPCKHDQ Z27, Z16, Z24
+	VPUNPCKHBW Z25, Z24, Z24
+	VPSLLW     $0x01, Z24, Z25
+	VPSLLW     $0x02, Z24, Z26
+	VPTERNLOGQ $0x96, Z24, Z26, Z25
+	VPSLLW     $0x07, Z24, Z24
+	VPXORQ     Z25, Z24, Z24
+	VPSHUFB    Z22, Z24, Z20
+	VPSHUFB    Z23, Z24, Z21
+	VPALIGNR.Z $0x0a, Z20, Z20, K1, Z25
+	VPALIGNR   $0x0f, Z20, Z16, Z17
+	VPTERNLOGQ $0x96, Z25, Z28, Z17
+	VPALIGNR.Z $0x09, Z20, Z20, K2, Z24
+	VPALIGNR   $0x0e, Z20, Z16, Z18
+	VPTERNLOGQ $0x96, Z24, Z28, Z18
+	VPALIGNR.Z $0x08, Z20, Z20, K3, Z25
+	VPALIGNR   $0x0d, Z20, Z16, Z19
+	VPTERNLOGQ $0x96, Z25, Z28, Z19
+	VPXORQ     (DX), Z16, Z0
+	VMOVDQA64  Z16, Z8
+	VPTERNLOGQ $0x96, Z28, Z29, Z0
+	VMOVDQA64  Z17, Z2
+	VMOVDQA64  Z17, Z10
+	VPTERNLOGQ $0x96, 128(DX), Z29, Z2
+	VMOVDQA64  Z18, Z4
+	VMOVDQA64  Z18, Z12
+	VPTERNLOGQ $0x96, 256(DX), Z29, Z4
+	VMOVDQA64  Z19, Z6
+	VMOVDQA64  Z19, Z14
+	VPTERNLOGQ $0x96, 384(DX), Z29, Z6
+	VAESENC    64(AX), Z0, Z0
+	VAESENC    64(AX), Z2, Z2
+	VAESENC    64(AX), Z4, Z4
+	VMOVDQA64  Z27, Z16
+	VAESENC    64(AX), Z6, Z6
+	VAESENC    128(AX), Z0, Z0
+	VAESENC    128(AX), Z2, Z2
+	VPALIGNR.Z $0x0a, Z21, Z21, K1, Z25
+	VAESENC    128(AX), Z4, Z4
+	VAESENC    128(AX), Z6, Z6
+	VAESENC    192(AX), Z0, Z0
+	VPALIGNR   $0x0f, Z21, Z16, Z17
+	VAESENC    192(AX), Z2, Z2
+	VAESENC    192(AX), Z4, Z4
+	VAESENC    192(AX), Z6, Z6
+	VPTERNLOGQ $0x96, Z25, Z28, Z17
+	VAESENC    256(AX), Z0, Z0
+	VAESENC    256(AX), Z2, Z2
+	VPALIGNR.Z $0x09, Z21, Z21, K2, Z24
+	VAESENC    256(AX), Z4, Z4
+	VAESENC    256(AX), Z6, Z6
+	VAESENC    320(AX), Z0, Z0
+	VPALIGNR   $0x0e, Z21, Z16, Z18
+	VAESENC    320(AX), Z2, Z2
+	VAESENC    320(AX), Z4, Z4
+	VAESENC    320(AX), Z6, Z6
+	VPTERNLOGQ $0x96, Z24, Z28, Z18
+	VAESENC    384(AX), Z0, Z0
+	VAESENC    384(AX), Z2, Z2
+	VAESENC    384(AX), Z4, Z4
+	VPALIGNR.Z $0x08, Z21, Z21, K3, Z25
+	VAESENC    384(AX), Z6, Z6
+	VAESENC    448(AX), Z0, Z0
+	VAESENC    448(AX), Z2, Z2
+	VPALIGNR   $0x0d, Z21, Z16, Z19
+	VAESENC    448(AX), Z4, Z4
+	VAESENC    448(AX), Z6, Z6
+	VPTERNLOGQ $0x96, Z25, Z28, Z19
+	VPXORQ     64(DX), Z16, Z1
+	VMOVDQA64  Z16, Z9
+	VPTERNLOGQ $0x96, Z28, Z29, Z1
+	VMOVDQA64  Z17, Z3
+	VMOVDQA64  Z17, Z11
+	VPTERNLOGQ $0x96, 192(DX), Z29, Z3
+	VMOVDQA64  Z18, Z5
+	VMOVDQA64  Z18, Z13
+	VPTERNLOGQ $0x96, 320(DX), Z29, Z5
+	VMOVDQA64  Z19, Z7
+	VMOVDQA64  Z19, Z15
+	VPTERNLOGQ $0x96, 448(DX), Z29, Z7
+	MOVQ       DI, R9
 
 loop:
 	DECQ           BX
@@ -464,21 +485,21 @@ loop:
 	VAESENC        512(AX), Z4, Z4
 	VAESENC        512(AX), Z6, Z6
 	VPUNPCKHDQ     Z27, Z16, Z24
+	VAESENC        64(AX), Z1, Z1
+	VAESENC        64(AX), Z3, Z3
+	VPUNPCKHBW     Z25, Z24, Z24
+	VAESENC        64(AX), Z5, Z5
+	VAESENC        64(AX), Z7, Z7
+	VPSLLW         $0x01, Z24, Z25
 	VAESENC        Z30, Z0, Z0
 	VPXORQ         Z28, Z0, Z0
 	VAESENC        Z30, Z2, Z2
 	VPXORQ         Z28, Z2, Z2
-	VPUNPCKHBW     Z25, Z24, Z24
+	VPSLLW         $0x02, Z24, Z26
 	VAESENC        Z30, Z4, Z4
 	VPXORQ         Z28, Z4, Z4
 	VAESENC        Z30, Z6, Z6
 	VPXORQ         Z28, Z6, Z6
-	VPSLLW         $0x01, Z24, Z25
-	VAESENC        64(AX), Z1, Z1
-	VAESENC        64(AX), Z3, Z3
-	VPSLLW         $0x02, Z24, Z26
-	VAESENC        64(AX), Z5, Z5
-	VAESENC        64(AX), Z7, Z7
 	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VAESENC        128(AX), Z1, Z1
 	VAESENC        128(AX), Z3, Z3
@@ -492,18 +513,18 @@ loop:
 	VAESENC        640(AX), Z4, Z4
 	VAESENC        640(AX), Z6, Z6
 	VPBROADCASTQ.Z SI, K5, Z26
-	VAESENC        704(AX), Z0, Z0
-	VAESENC        704(AX), Z2, Z2
-	VPSHUFB        Z23, Z24, Z21
-	VAESENC        704(AX), Z4, Z4
-	VAESENC        704(AX), Z6, Z6
-	LEAQ           (SI)(DI*4), SI
 	VAESENC        192(AX), Z1, Z1
-	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
 	VAESENC        192(AX), Z3, Z3
+	VPSHUFB        Z23, Z24, Z21
 	VAESENC        192(AX), Z5, Z5
-	VPADDQ         (R8), Z26, Z26
 	VAESENC        192(AX), Z7, Z7
+	LEAQ           (SI)(DI*4), SI
+	VAESENC        704(AX), Z0, Z0
+	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
+	VAESENC        704(AX), Z2, Z2
+	VAESENC        704(AX), Z4, Z4
+	VPADDQ         (R8), Z26, Z26
+	VAESENC        704(AX), Z6, Z6
 	VAESENC        256(AX), Z1, Z1
 	VPALIGNR       $0x0f, Z20, Z16, Z17
 	VAESENC        256(AX), Z3, Z3
@@ -516,18 +537,18 @@ loop:
 	VAESENC        768(AX), Z4, Z4
 	VAESENC        1984(AX), Z26, Z26
 	VAESENC        768(AX), Z6, Z6
-	VAESENC        832(AX), Z0, Z0
-	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
-	VAESENC        832(AX), Z2, Z2
-	VAESENC        832(AX), Z4, Z4
-	VAESENC        2048(AX), Z26, Z26
-	VAESENC        832(AX), Z6, Z6
 	VAESENC        320(AX), Z1, Z1
-	VPALIGNR       $0x0e, Z20, Z16, Z18
+	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
 	VAESENC        320(AX), Z3, Z3
 	VAESENC        320(AX), Z5, Z5
-	VPTERNLOGQ     $0x96, Z24, Z28, Z18
+	VAESENC        2048(AX), Z26, Z26
 	VAESENC        320(AX), Z7, Z7
+	VAESENC        832(AX), Z0, Z0
+	VPALIGNR       $0x0e, Z20, Z16, Z18
+	VAESENC        832(AX), Z2, Z2
+	VAESENC        832(AX), Z4, Z4
+	VPTERNLOGQ     $0x96, Z24, Z28, Z18
+	VAESENC        832(AX), Z6, Z6
 	VAESENC        384(AX), Z1, Z1
 	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
 	VAESENC        384(AX), Z3, Z3
@@ -568,18 +589,18 @@ loop:
 	VAESENC        64(AX), Z4, Z4
 	VMOVDQA64      Z27, Z16
 	VAESENC        64(AX), Z6, Z6
-	VAESENC        128(AX), Z0, Z0
-	VAESENC        2112(AX), Z26, Z26
-	VAESENC        128(AX), Z2, Z2
-	VAESENC        128(AX), Z4, Z4
-	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
-	VAESENC        128(AX), Z6, Z6
 	VAESENC        512(AX), Z1, Z1
-	VAESENC        2176(AX), Z26, Z26
+	VAESENC        2112(AX), Z26, Z26
 	VAESENC        512(AX), Z3, Z3
 	VAESENC        512(AX), Z5, Z5
-	VPALIGNR       $0x0f, Z21, Z16, Z17
+	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
 	VAESENC        512(AX), Z7, Z7
+	VAESENC        128(AX), Z0, Z0
+	VAESENC        2176(AX), Z26, Z26
+	VAESENC        128(AX), Z2, Z2
+	VAESENC        128(AX), Z4, Z4
+	VPALIGNR       $0x0f, Z21, Z16, Z17
+	VAESENC        128(AX), Z6, Z6
 	VAESENC        Z30, Z1, Z1
 	VPXORQ         Z28, Z1, Z1
 	VAESENC        Z30, Z3, Z3
@@ -596,17 +617,17 @@ loop:
 	VAESENC        192(AX), Z4, Z4
 	VAESENC        192(AX), Z6, Z6
 	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
-	VAESENC        256(AX), Z0, Z0
-	VAESENC        256(AX), Z2, Z2
-	VAESENC        2368(AX), Z26, Z26
-	VAESENC        256(AX), Z4, Z4
-	VAESENC        256(AX), Z6, Z6
-	VPALIGNR       $0x0e, Z21, Z16, Z18
 	VAESENC        640(AX), Z1, Z1
 	VAESENC        640(AX), Z3, Z3
+	VAESENC        2368(AX), Z26, Z26
 	VAESENC        640(AX), Z5, Z5
-	VAESENC        2432(AX), Z26, Z26
 	VAESENC        640(AX), Z7, Z7
+	VPALIGNR       $0x0e, Z21, Z16, Z18
+	VAESENC        256(AX), Z0, Z0
+	VAESENC        256(AX), Z2, Z2
+	VAESENC        256(AX), Z4, Z4
+	VAESENC        2432(AX), Z26, Z26
+	VAESENC        256(AX), Z6, Z6
 	VAESENC        704(AX), Z1, Z1
 	VPTERNLOGQ     $0x96, Z24, Z28, Z18
 	VAESENC        704(AX), Z3, Z3
@@ -619,17 +640,17 @@ loop:
 	VAESENC        320(AX), Z4, Z4
 	VAESENC        2560(AX), Z26, Z26
 	VAESENC        320(AX), Z6, Z6
-	VAESENC        384(AX), Z0, Z0
-	VAESENC        384(AX), Z2, Z2
-	VPALIGNR       $0x0d, Z21, Z16, Z19
-	VAESENC        384(AX), Z4, Z4
-	VAESENC        384(AX), Z6, Z6
-	VAESENC        2624(AX), Z26, Z26
 	VAESENC        768(AX), Z1, Z1
 	VAESENC        768(AX), Z3, Z3
-	VPTERNLOGQ     $0x96, Z25, Z28, Z19
+	VPALIGNR       $0x0d, Z21, Z16, Z19
 	VAESENC        768(AX), Z5, Z5
 	VAESENC        768(AX), Z7, Z7
+	VAESENC        2624(AX), Z26, Z26
+	VAESENC        384(AX), Z0, Z0
+	VAESENC        384(AX), Z2, Z2
+	VPTERNLOGQ     $0x96, Z25, Z28, Z19
+	VAESENC        384(AX), Z4, Z4
+	VAESENC        384(AX), Z6, Z6
 	VAESENC        2688(AX), Z26, Z26
 	VAESENC        832(AX), Z1, Z1
 	VAESENC        832(AX), Z3, Z3
@@ -687,21 +708,21 @@ rounds:
 	VAESENC     512(AX), Z4, Z4
 	VPXORQ      Z25, Z25, Z25
 	VAESENC     512(AX), Z6, Z6
+	VAESENC     64(AX), Z1, Z1
+	VAESENC     64(AX), Z3, Z3
+	VPUNPCKHDQ  Z27, Z16, Z24
+	VAESENC     64(AX), Z5, Z5
+	VAESENC     64(AX), Z7, Z7
+	VPUNPCKHBW  Z25, Z24, Z24
 	VAESENC     Z30, Z0, Z0
 	VPXORQ      Z28, Z0, Z0
 	VAESENC     Z30, Z2, Z2
 	VPXORQ      Z28, Z2, Z2
-	VPUNPCKHDQ  Z27, Z16, Z24
 	VAESENC     Z30, Z4, Z4
 	VPXORQ      Z28, Z4, Z4
+	VPSLLW      $0x01, Z24, Z25
 	VAESENC     Z30, Z6, Z6
 	VPXORQ      Z28, Z6, Z6
-	VPUNPCKHBW  Z25, Z24, Z24
-	VAESENC     64(AX), Z1, Z1
-	VAESENC     64(AX), Z3, Z3
-	VAESENC     64(AX), Z5, Z5
-	VPSLLW      $0x01, Z24, Z25
-	VAESENC     64(AX), Z7, Z7
 	VAESENC     128(AX), Z1, Z1
 	VPSLLW      $0x02, Z24, Z26
 	VAESENC     128(AX), Z3, Z3
@@ -713,17 +734,17 @@ rounds:
 	VPSLLW      $0x07, Z24, Z24
 	VAESENC     640(AX), Z4, Z4
 	VAESENC     640(AX), Z6, Z6
-	VAESENC     704(AX), Z0, Z0
-	VPXORQ      Z25, Z24, Z24
-	VAESENC     704(AX), Z2, Z2
-	VAESENC     704(AX), Z4, Z4
-	VPSHUFB     Z22, Z24, Z20
-	VAESENC     704(AX), Z6, Z6
 	VAESENC     192(AX), Z1, Z1
+	VPXORQ      Z25, Z24, Z24
 	VAESENC     192(AX), Z3, Z3
-	VPSHUFB     Z23, Z24, Z21
 	VAESENC     192(AX), Z5, Z5
+	VPSHUFB     Z22, Z24, Z20
 	VAESENC     192(AX), Z7, Z7
+	VAESENC     704(AX), Z0, Z0
+	VAESENC     704(AX), Z2, Z2
+	VPSHUFB     Z23, Z24, Z21
+	VAESENC     704(AX), Z4, Z4
+	VAESENC     704(AX), Z6, Z6
 	VPALIGNR.Z  $0x0a, Z20, Z20, K1, Z25
 	VAESENC     256(AX), Z1, Z1
 	VAESENC     256(AX), Z3, Z3
@@ -736,17 +757,17 @@ rounds:
 	VAESENC     768(AX), Z4, Z4
 	VAESENC     768(AX), Z6, Z6
 	VPALIGNR.Z  $0x09, Z20, Z20, K2, Z24
-	VAESENC     832(AX), Z0, Z0
-	VAESENC     832(AX), Z2, Z2
-	VPALIGNR    $0x0e, Z20, Z16, Z18
-	VAESENC     832(AX), Z4, Z4
-	VAESENC     832(AX), Z6, Z6
 	VAESENC     320(AX), Z1, Z1
-	VPTERNLOGQ  $0x96, Z24, Z28, Z18
 	VAESENC     320(AX), Z3, Z3
+	VPALIGNR    $0x0e, Z20, Z16, Z18
 	VAESENC     320(AX), Z5, Z5
-	VPALIGNR.Z  $0x08, Z20, Z20, K3, Z25
 	VAESENC     320(AX), Z7, Z7
+	VAESENC     832(AX), Z0, Z0
+	VPTERNLOGQ  $0x96, Z24, Z28, Z18
+	VAESENC     832(AX), Z2, Z2
+	VAESENC     832(AX), Z4, Z4
+	VPALIGNR.Z  $0x08, Z20, Z20, K3, Z25
+	VAESENC     832(AX), Z6, Z6
 	VAESENC     384(AX), Z1, Z1
 	VAESENC     384(AX), Z3, Z3
 	VPALIGNR    $0x0d, Z20, Z16, Z19
@@ -785,16 +806,16 @@ rounds:
 	VAESENC     64(AX), Z2, Z2
 	VAESENC     64(AX), Z4, Z4
 	VAESENC     64(AX), Z6, Z6
-	VAESENC     128(AX), Z0, Z0
-	VMOVDQA64   Z27, Z16
-	VAESENC     128(AX), Z2, Z2
-	VAESENC     128(AX), Z4, Z4
-	VAESENC     128(AX), Z6, Z6
 	VAESENC     512(AX), Z1, Z1
+	VMOVDQA64   Z27, Z16
 	VAESENC     512(AX), Z3, Z3
-	VPALIGNR.Z  $0x0a, Z21, Z21, K1, Z25
 	VAESENC     512(AX), Z5, Z5
 	VAESENC     512(AX), Z7, Z7
+	VAESENC     128(AX), Z0, Z0
+	VAESENC     128(AX), Z2, Z2
+	VPALIGNR.Z  $0x0a, Z21, Z21, K1, Z25
+	VAESENC     128(AX), Z4, Z4
+	VAESENC     128(AX), Z6, Z6
 	VAESENC     Z30, Z1, Z1
 	VPXORQ      Z28, Z1, Z1
 	VAESENC     Z30, Z3, Z3
@@ -809,15 +830,15 @@ rounds:
 	VAESENC     192(AX), Z4, Z4
 	VAESENC     192(AX), Z6, Z6
 	VPTERNLOGQ  $0x96, Z25, Z28, Z17
-	VAESENC     256(AX), Z0, Z0
-	VAESENC     256(AX), Z2, Z2
-	VAESENC     256(AX), Z4, Z4
-	VAESENC     256(AX), Z6, Z6
-	VPALIGNR.Z  $0x09, Z21, Z21, K2, Z24
 	VAESENC     640(AX), Z1, Z1
 	VAESENC     640(AX), Z3, Z3
 	VAESENC     640(AX), Z5, Z5
 	VAESENC     640(AX), Z7, Z7
+	VPALIGNR.Z  $0x09, Z21, Z21, K2, Z24
+	VAESENC     256(AX), Z0, Z0
+	VAESENC     256(AX), Z2, Z2
+	VAESENC     256(AX), Z4, Z4
+	VAESENC     256(AX), Z6, Z6
 	VAESENC     704(AX), Z1, Z1
 	VPALIGNR    $0x0e, Z21, Z16, Z18
 	VAESENC     704(AX), Z3, Z3
@@ -828,15 +849,15 @@ rounds:
 	VPTERNLOGQ  $0x96, Z24, Z28, Z18
 	VAESENC     320(AX), Z4, Z4
 	VAESENC     320(AX), Z6, Z6
-	VAESENC     384(AX), Z0, Z0
-	VAESENC     384(AX), Z2, Z2
-	VAESENC     384(AX), Z4, Z4
-	VPALIGNR.Z  $0x08, Z21, Z21, K3, Z25
-	VAESENC     384(AX), Z6, Z6
 	VAESENC     768(AX), Z1, Z1
 	VAESENC     768(AX), Z3, Z3
 	VAESENC     768(AX), Z5, Z5
+	VPALIGNR.Z  $0x08, Z21, Z21, K3, Z25
 	VAESENC     768(AX), Z7, Z7
+	VAESENC     384(AX), Z0, Z0
+	VAESENC     384(AX), Z2, Z2
+	VAESENC     384(AX), Z4, Z4
+	VAESENC     384(AX), Z6, Z6
 	VPALIGNR    $0x0d, Z21, Z16, Z19
 	VAESENC     832(AX), Z1, Z1
 	VAESENC     832(AX), Z3, Z3
@@ -880,6 +901,10 @@ end:
 	VAESENC     512(AX), Z2, Z2
 	VAESENC     512(AX), Z4, Z4
 	VAESENC     512(AX), Z6, Z6
+	VAESENC     64(AX), Z1, Z1
+	VAESENC     64(AX), Z3, Z3
+	VAESENC     64(AX), Z5, Z5
+	VAESENC     64(AX), Z7, Z7
 	VAESENC     Z30, Z0, Z0
 	VPXORQ      Z28, Z0, Z0
 	VAESENC     Z30, Z2, Z2
@@ -888,10 +913,6 @@ end:
 	VPXORQ      Z28, Z4, Z4
 	VAESENC     Z30, Z6, Z6
 	VPXORQ      Z28, Z6, Z6
-	VAESENC     64(AX), Z1, Z1
-	VAESENC     64(AX), Z3, Z3
-	VAESENC     64(AX), Z5, Z5
-	VAESENC     64(AX), Z7, Z7
 	VAESENC     128(AX), Z1, Z1
 	VAESENC     128(AX), Z3, Z3
 	VAESENC     128(AX), Z5, Z5
@@ -900,14 +921,14 @@ end:
 	VAESENC     640(AX), Z2, Z2
 	VAESENC     640(AX), Z4, Z4
 	VAESENC     640(AX), Z6, Z6
-	VAESENC     704(AX), Z0, Z0
-	VAESENC     704(AX), Z2, Z2
-	VAESENC     704(AX), Z4, Z4
-	VAESENC     704(AX), Z6, Z6
 	VAESENC     192(AX), Z1, Z1
 	VAESENC     192(AX), Z3, Z3
 	VAESENC     192(AX), Z5, Z5
 	VAESENC     192(AX), Z7, Z7
+	VAESENC     704(AX), Z0, Z0
+	VAESENC     704(AX), Z2, Z2
+	VAESENC     704(AX), Z4, Z4
+	VAESENC     704(AX), Z6, Z6
 	VAESENC     256(AX), Z1, Z1
 	VAESENC     256(AX), Z3, Z3
 	VAESENC     256(AX), Z5, Z5
@@ -916,14 +937,14 @@ end:
 	VAESENC     768(AX), Z2, Z2
 	VAESENC     768(AX), Z4, Z4
 	VAESENC     768(AX), Z6, Z6
-	VAESENC     832(AX), Z0, Z0
-	VAESENC     832(AX), Z2, Z2
-	VAESENC     832(AX), Z4, Z4
-	VAESENC     832(AX), Z6, Z6
 	VAESENC     320(AX), Z1, Z1
 	VAESENC     320(AX), Z3, Z3
 	VAESENC     320(AX), Z5, Z5
 	VAESENC     320(AX), Z7, Z7
+	VAESENC     832(AX), Z0, Z0
+	VAESENC     832(AX), Z2, Z2
+	VAESENC     832(AX), Z4, Z4
+	VAESENC     832(AX), Z6, Z6
 	VAESENC     384(AX), Z1, Z1
 	VAESENC     384(AX), Z3, Z3
 	VAESENC     384(AX), Z5, Z5
@@ -985,44 +1006,48 @@ end:
 	VPXORQ      Z15, Z7, Z7
 	VMOVDQU64   Z7, 448(CX)
 	VPXORQ      Z0, Z0, Z0
+	TESTQ       R8, R8
+	JZ          clear
 	VMOVDQA64   Z0, (R10)
 	VMOVDQA64   Z0, 64(R10)
 	VMOVDQA64   Z0, 128(R10)
 	VMOVDQA64   Z0, 192(R10)
 	VMOVDQA64   Z0, 256(R10)
 	VMOVDQA64   Z0, 320(R10)
-	VPXORQ      Z0, Z0, Z0
-	VPXORQ      Z1, Z1, Z1
-	VPXORQ      Z2, Z2, Z2
-	VPXORQ      Z3, Z3, Z3
-	VPXORQ      Z4, Z4, Z4
-	VPXORQ      Z5, Z5, Z5
-	VPXORQ      Z6, Z6, Z6
-	VPXORQ      Z7, Z7, Z7
-	VPXORQ      Z8, Z8, Z8
-	VPXORQ      Z9, Z9, Z9
-	VPXORQ      Z10, Z10, Z10
-	VPXORQ      Z11, Z11, Z11
-	VPXORQ      Z12, Z12, Z12
-	VPXORQ      Z13, Z13, Z13
-	VPXORQ      Z14, Z14, Z14
-	VPXORQ      Z15, Z15, Z15
-	VPXORQ      Z16, Z16, Z16
-	VPXORQ      Z17, Z17, Z17
-	VPXORQ      Z18, Z18, Z18
-	VPXORQ      Z19, Z19, Z19
-	VPXORQ      Z20, Z20, Z20
-	VPXORQ      Z21, Z21, Z21
-	VPXORQ      Z22, Z22, Z22
-	VPXORQ      Z23, Z23, Z23
-	VPXORQ      Z24, Z24, Z24
-	VPXORQ      Z25, Z25, Z25
-	VPXORQ      Z26, Z26, Z26
-	VPXORQ      Z27, Z27, Z27
-	VPXORQ      Z28, Z28, Z28
-	VPXORQ      Z29, Z29, Z29
-	VPXORQ      Z30, Z30, Z30
-	VPXORQ      Z31, Z31, Z31
+
+clear:
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z14, Z14, Z14
+	VPXORQ Z15, Z15, Z15
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VPXORQ Z27, Z27, Z27
+	VPXORQ Z28, Z28, Z28
+	VPXORQ Z29, Z29, Z29
+	VPXORQ Z30, Z30, Z30
+	VPXORQ Z31, Z31, Z31
 	VZEROUPPER
 	RET
 
@@ -1069,179 +1094,184 @@ TEXT ·decryptAVX512(SB), NOSPLIT, $448-48
 	VAESENC        2688(AX), Z26, Z26
 	VAESENC        2752(AX), Z26, Z26
 	VAESENCLAST    2816(AX), Z26, Z26
-	VMOVDQA64      Z26, (R10)
-	VSHUFI64X2     $0x00, Z26, Z26, Z16
-	VPSHUFD        $0x4e, Z16, Z24
-	VPSLLVQ        avx512Constants<>+128(SB), Z16, Z16
-	VPSRLVQ        avx512Constants<>+192(SB), Z24, Z24
-	VPSLLQ.Z       $0x01, Z24, K5, Z25
-	VPSLLQ.Z       $0x02, Z24, K5, Z30
-	VPTERNLOGQ     $0x96, Z24, Z25, Z16
-	VPSLLQ.Z       $0x07, Z24, K5, Z24
-	VPTERNLOGQ     $0x96, Z24, Z30, Z16
-	VPSHUFD        $0x4e, Z16, Z24
-	VPSLLQ         $0x04, Z16, Z27
-	VPSRLQ         $0x3c, Z24, Z24
-	VPSLLQ.Z       $0x01, Z24, K5, Z25
-	VPSLLQ.Z       $0x02, Z24, K5, Z30
-	VPTERNLOGQ     $0x96, Z24, Z25, Z27
-	VPSLLQ.Z       $0x07, Z24, K5, Z24
-	VPTERNLOGQ     $0x96, Z24, Z30, Z27
-	VMOVDQA64      Z16, Z28
-	VPXORQ         960(AX), Z28, Z29
-	VPXORQ         1536(AX), Z28, Z30
-	VPXORQ         1856(AX), Z28, Z31
-	VMOVDQU64      avx512Constants<>+256(SB), Z22
-	VMOVDQU64      avx512Constants<>+320(SB), Z23
-	VPXORQ         Z25, Z25, Z25
-	VPUNPCKHDQ     Z27, Z16, Z24
-	VPUNPCKHBW     Z25, Z24, Z24
-	VPSLLW         $0x01, Z24, Z25
-	VPSLLW         $0x02, Z24, Z26
-	VPTERNLOGQ     $0x96, Z24, Z26, Z25
-	VPSLLW         $0x07, Z24, Z24
-	VPXORQ         Z25, Z24, Z24
-	VPSHUFB        Z22, Z24, Z20
-	VPSHUFB        Z23, Z24, Z21
-	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
-	VPALIGNR       $0x0f, Z20, Z16, Z17
-	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
-	VPALIGNR       $0x0e, Z20, Z16, Z18
-	VPTERNLOGQ     $0x96, Z24, Z28, Z18
-	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
-	VPALIGNR       $0x0d, Z20, Z16, Z19
-	VPTERNLOGQ     $0x96, Z25, Z28, Z19
-	VPXORQ         (DX), Z16, Z0
-	VMOVDQA64      Z16, Z8
-	VPTERNLOGQ     $0x96, Z28, Z29, Z0
-	VMOVDQA64      Z17, Z2
-	VMOVDQA64      Z17, Z10
-	VPTERNLOGQ     $0x96, 128(DX), Z29, Z2
-	VMOVDQA64      Z18, Z4
-	VMOVDQA64      Z18, Z12
-	VPTERNLOGQ     $0x96, 256(DX), Z29, Z4
-	VMOVDQA64      Z19, Z6
-	VMOVDQA64      Z19, Z14
-	VPTERNLOGQ     $0x96, 384(DX), Z29, Z6
-	VAESDEC        1024(AX), Z0, Z0
-	VAESDEC        1024(AX), Z2, Z2
-	VAESDEC        1024(AX), Z4, Z4
-	VMOVDQA64      Z27, Z16
-	VAESDEC        1024(AX), Z6, Z6
-	VAESDEC        1088(AX), Z0, Z0
-	VAESDEC        1088(AX), Z2, Z2
-	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
-	VAESDEC        1088(AX), Z4, Z4
-	VAESDEC        1088(AX), Z6, Z6
-	VAESDEC        1152(AX), Z0, Z0
-	VPALIGNR       $0x0f, Z21, Z16, Z17
-	VAESDEC        1152(AX), Z2, Z2
-	VAESDEC        1152(AX), Z4, Z4
-	VAESDEC        1152(AX), Z6, Z6
-	VPTERNLOGQ     $0x96, Z25, Z28, Z17
-	VAESDEC        1216(AX), Z0, Z0
-	VAESDEC        1216(AX), Z2, Z2
-	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
-	VAESDEC        1216(AX), Z4, Z4
-	VAESDEC        1216(AX), Z6, Z6
-	VAESDEC        1280(AX), Z0, Z0
-	VPALIGNR       $0x0e, Z21, Z16, Z18
-	VAESDEC        1280(AX), Z2, Z2
-	VAESDEC        1280(AX), Z4, Z4
-	VAESDEC        1280(AX), Z6, Z6
-	VPTERNLOGQ     $0x96, Z24, Z28, Z18
-	VAESDEC        1344(AX), Z0, Z0
-	VAESDEC        1344(AX), Z2, Z2
-	VAESDEC        1344(AX), Z4, Z4
-	VPALIGNR.Z     $0x08, Z21, Z21, K3, Z25
-	VAESDEC        1344(AX), Z6, Z6
-	VAESDEC        1408(AX), Z0, Z0
-	VAESDEC        1408(AX), Z2, Z2
-	VPALIGNR       $0x0d, Z21, Z16, Z19
-	VAESDEC        1408(AX), Z4, Z4
-	VAESDEC        1408(AX), Z6, Z6
-	VPTERNLOGQ     $0x96, Z25, Z28, Z19
-	VPXORQ         64(DX), Z16, Z1
-	VMOVDQA64      Z16, Z9
-	VPTERNLOGQ     $0x96, Z28, Z29, Z1
-	VMOVDQA64      Z17, Z3
-	VMOVDQA64      Z17, Z11
-	VPTERNLOGQ     $0x96, 192(DX), Z29, Z3
-	VMOVDQA64      Z18, Z5
-	VMOVDQA64      Z18, Z13
-	VPTERNLOGQ     $0x96, 320(DX), Z29, Z5
-	VMOVDQA64      Z19, Z7
-	VMOVDQA64      Z19, Z15
-	VPTERNLOGQ     $0x96, 448(DX), Z29, Z7
-	MOVQ           DI, R9
-	CMPQ           BX, R9
-	JE             loop
-	MOVQ           $0x00000010, R12
-	XORQ           R11, R11
-	MOVQ           (R10)(R12*1), R13
-	MOVQ           8(R10)(R12*1), R14
-	ADDQ           $0x10, R12
-	ANDQ           $0x7f, R12
-	XORQ           $0x00000080, R11
-	MOVQ           R13, 128(R10)(R11*1)
-	MOVQ           R14, 136(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 144(R10)(R11*1)
-	MOVQ           R14, 152(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 160(R10)(R11*1)
-	MOVQ           R14, 168(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 176(R10)(R11*1)
-	MOVQ           R14, 184(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 192(R10)(R11*1)
-	MOVQ           R14, 200(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 208(R10)(R11*1)
-	MOVQ           R14, 216(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 224(R10)(R11*1)
-	MOVQ           R14, 232(R10)(R11*1)
-	MOVQ           R14, R15
-	SARQ           $0x3f, R15
-	ANDQ           $0x00000087, R15
-	ADDQ           R13, R13
-	ADCQ           R14, R14
-	XORQ           R15, R13
-	MOVQ           R13, 240(R10)(R11*1)
-	MOVQ           R14, 248(R10)(R11*1)
+	CMPQ           BX, DI
+	JNE            sectors
+	XORQ           R8, R8
+	JMP            begin
+
+sectors:
+	VMOVDQA64 Z26, (R10)
+	MOVQ      $0x00000010, R12
+	XORQ      R11, R11
+	MOVQ      (R10)(R12*1), R9
+	MOVQ      8(R10)(R12*1), R13
+	ADDQ      $0x10, R12
+	ANDQ      $0x7f, R12
+	XORQ      $0x00000080, R11
+	MOVQ      R9, 128(R10)(R11*1)
+	MOVQ      R13, 136(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 144(R10)(R11*1)
+	MOVQ      R13, 152(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 160(R10)(R11*1)
+	MOVQ      R13, 168(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 176(R10)(R11*1)
+	MOVQ      R13, 184(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 192(R10)(R11*1)
+	MOVQ      R13, 200(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 208(R10)(R11*1)
+	MOVQ      R13, 216(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 224(R10)(R11*1)
+	MOVQ      R13, 232(R10)(R11*1)
+	MOVQ      R13, R14
+	SARQ      $0x3f, R14
+	ANDQ      $0x00000087, R14
+	ADDQ      R9, R9
+	ADCQ      R13, R13
+	XORQ      R14, R9
+	MOVQ      R9, 240(R10)(R11*1)
+	MOVQ      R13, 248(R10)(R11*1)
+
+begin:
+	VSHUFI64X2 $0x00, Z26, Z26, Z26
+	VPSHUFD    $0x4e, Z26, Z24
+	VPSLLVQ    avx512Constants<>+128(SB), Z26, Z16
+	VPSLLVQ    avx512Constants<>+192(SB), Z26, Z27
+	VPSRLVQ    avx512Constants<>+256(SB), Z24, Z25
+	VPSRLVQ    avx512Constants<>+320(SB), Z24, Z30
+	VPSLLQ.Z   $0x01, Z25, K5, Z29
+	VPSLLQ.Z   $0x01, Z30, K5, Z31
+	VPTERNLOGQ $0x96, Z25, Z29, Z16
+	VPTERNLOGQ $0x96, Z30, Z31, Z27
+	VPSLLQ.Z   $0x02, Z25, K5, Z29
+	VPSLLQ.Z   $0x02, Z30, K5, Z31
+	VPSLLQ.Z   $0x07, Z25, K5, Z25
+	VPSLLQ.Z   $0x07, Z30, K5, Z30
+	VPTERNLOGQ $0x96, Z25, Z29, Z16
+	VPTERNLOGQ $0x96, Z30, Z31, Z27
+	VMOVDQA64  Z16, Z28
+	VPXORQ     960(AX), Z28, Z29
+	VPXORQ     1536(AX), Z28, Z30
+	VPXORQ     1856(AX), Z28, Z31
+	VMOVDQU64  avx512Constants<>+384(SB), Z22
+	VMOVDQU64  avx512Constants<>+448(SB), Z23
+	VPXORQ     Z25, Z25, Z25
+	VPUNPCKHDQ Z27, Z16, Z24
+	VPUNPCKHBW Z25, Z24, Z24
+	VPSLLW     $0x01, Z24, Z25
+	VPSLLW     $0x02, Z24, Z26
+	VPTERNLOGQ $0x96, Z24, Z26, Z25
+	VPSLLW     $0x07, Z24, Z24
+	VPXORQ     Z25, Z24, Z24
+	VPSHUFB    Z22, Z24, Z20
+	VPSHUFB    Z23, Z24, Z21
+	VPALIGNR.Z $0x0a, Z20, Z20, K1, Z25
+	VPALIGNR   $0x0f, Z20, Z16, Z17
+	VPTERNLOGQ $0x96, Z25, Z28, Z17
+	VPALIGNR.Z $0x09, Z20, Z20, K2, Z24
+	VPALIGNR   $0x0e, Z20, Z16, Z18
+	VPTERNLOGQ $0x96, Z24, Z28, Z18
+	VPALIGNR.Z $0x08, Z20, Z20, K3, Z25
+	VPALIGNR   $0x0d, Z20, Z16, Z19
+	VPTERNLOGQ $0x96, Z25, Z28, Z19
+	VPXORQ     (DX), Z16, Z0
+	VMOVDQA64  Z16, Z8
+	VPTERNLOGQ $0x96, Z28, Z29, Z0
+	VMOVDQA64  Z17, Z2
+	VMOVDQA64  Z17, Z10
+	VPTERNLOGQ $0x96, 128(DX), Z29, Z2
+	VMOVDQA64  Z18, Z4
+	VMOVDQA64  Z18, Z12
+	VPTERNLOGQ $0x96, 256(DX), Z29, Z4
+	VMOVDQA64  Z19, Z6
+	VMOVDQA64  Z19, Z14
+	VPTERNLOGQ $0x96, 384(DX), Z29, Z6
+	VAESDEC    1024(AX), Z0, Z0
+	VAESDEC    1024(AX), Z2, Z2
+	VAESDEC    1024(AX), Z4, Z4
+	VMOVDQA64  Z27, Z16
+	VAESDEC    1024(AX), Z6, Z6
+	VAESDEC    1088(AX), Z0, Z0
+	VAESDEC    1088(AX), Z2, Z2
+	VPALIGNR.Z $0x0a, Z21, Z21, K1, Z25
+	VAESDEC    1088(AX), Z4, Z4
+	VAESDEC    1088(AX), Z6, Z6
+	VAESDEC    1152(AX), Z0, Z0
+	VPALIGNR   $0x0f, Z21, Z16, Z17
+	VAESDEC    1152(AX), Z2, Z2
+	VAESDEC    1152(AX), Z4, Z4
+	VAESDEC    1152(AX), Z6, Z6
+	VPTERNLOGQ $0x96, Z25, Z28, Z17
+	VAESDEC    1216(AX), Z0, Z0
+	VAESDEC    1216(AX), Z2, Z2
+	VPALIGNR.Z $0x09, Z21, Z21, K2, Z24
+	VAESDEC    1216(AX), Z4, Z4
+	VAESDEC    1216(AX), Z6, Z6
+	VAESDEC    1280(AX), Z0, Z0
+	VPALIGNR   $0x0e, Z21, Z16, Z18
+	VAESDEC    1280(AX), Z2, Z2
+	VAESDEC    1280(AX), Z4, Z4
+	VAESDEC    1280(AX), Z6, Z6
+	VPTERNLOGQ $0x96, Z24, Z28, Z18
+	VAESDEC    1344(AX), Z0, Z0
+	VAESDEC    1344(AX), Z2, Z2
+	VAESDEC    1344(AX), Z4, Z4
+	VPALIGNR.Z $0x08, Z21, Z21, K3, Z25
+	VAESDEC    1344(AX), Z6, Z6
+	VAESDEC    1408(AX), Z0, Z0
+	VAESDEC    1408(AX), Z2, Z2
+	VPALIGNR   $0x0d, Z21, Z16, Z19
+	VAESDEC    1408(AX), Z4, Z4
+	VAESDEC    1408(AX), Z6, Z6
+	VPTERNLOGQ $0x96, Z25, Z28, Z19
+	VPXORQ     64(DX), Z16, Z1
+	VMOVDQA64  Z16, Z9
+	VPTERNLOGQ $0x96, Z28, Z29, Z1
+	VMOVDQA64  Z17, Z3
+	VMOVDQA64  Z17, Z11
+	VPTERNLOGQ $0x96, 192(DX), Z29, Z3
+	VMOVDQA64  Z18, Z5
+	VMOVDQA64  Z18, Z13
+	VPTERNLOGQ $0x96, 320(DX), Z29, Z5
+	VMOVDQA64  Z19, Z7
+	VMOVDQA64  Z19, Z15
+	VPTERNLOGQ $0x96, 448(DX), Z29, Z7
+	MOVQ       DI, R9
 
 loop:
 	DECQ           BX
@@ -1324,21 +1354,21 @@ loop:
 	VAESDEC        1472(AX), Z4, Z4
 	VAESDEC        1472(AX), Z6, Z6
 	VPUNPCKHDQ     Z27, Z16, Z24
+	VAESDEC        1024(AX), Z1, Z1
+	VAESDEC        1024(AX), Z3, Z3
+	VPUNPCKHBW     Z25, Z24, Z24
+	VAESDEC        1024(AX), Z5, Z5
+	VAESDEC        1024(AX), Z7, Z7
+	VPSLLW         $0x01, Z24, Z25
 	VAESDEC        Z30, Z0, Z0
 	VPXORQ         Z28, Z0, Z0
 	VAESDEC        Z30, Z2, Z2
 	VPXORQ         Z28, Z2, Z2
-	VPUNPCKHBW     Z25, Z24, Z24
+	VPSLLW         $0x02, Z24, Z26
 	VAESDEC        Z30, Z4, Z4
 	VPXORQ         Z28, Z4, Z4
 	VAESDEC        Z30, Z6, Z6
 	VPXORQ         Z28, Z6, Z6
-	VPSLLW         $0x01, Z24, Z25
-	VAESDEC        1024(AX), Z1, Z1
-	VAESDEC        1024(AX), Z3, Z3
-	VPSLLW         $0x02, Z24, Z26
-	VAESDEC        1024(AX), Z5, Z5
-	VAESDEC        1024(AX), Z7, Z7
 	VPTERNLOGQ     $0x96, Z24, Z26, Z25
 	VAESDEC        1088(AX), Z1, Z1
 	VAESDEC        1088(AX), Z3, Z3
@@ -1352,18 +1382,18 @@ loop:
 	VAESDEC        1600(AX), Z4, Z4
 	VAESDEC        1600(AX), Z6, Z6
 	VPBROADCASTQ.Z SI, K5, Z26
-	VAESDEC        1664(AX), Z0, Z0
-	VAESDEC        1664(AX), Z2, Z2
-	VPSHUFB        Z23, Z24, Z21
-	VAESDEC        1664(AX), Z4, Z4
-	VAESDEC        1664(AX), Z6, Z6
-	LEAQ           (SI)(DI*4), SI
 	VAESDEC        1152(AX), Z1, Z1
-	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
 	VAESDEC        1152(AX), Z3, Z3
+	VPSHUFB        Z23, Z24, Z21
 	VAESDEC        1152(AX), Z5, Z5
-	VPADDQ         (R8), Z26, Z26
 	VAESDEC        1152(AX), Z7, Z7
+	LEAQ           (SI)(DI*4), SI
+	VAESDEC        1664(AX), Z0, Z0
+	VPALIGNR.Z     $0x0a, Z20, Z20, K1, Z25
+	VAESDEC        1664(AX), Z2, Z2
+	VAESDEC        1664(AX), Z4, Z4
+	VPADDQ         (R8), Z26, Z26
+	VAESDEC        1664(AX), Z6, Z6
 	VAESDEC        1216(AX), Z1, Z1
 	VPALIGNR       $0x0f, Z20, Z16, Z17
 	VAESDEC        1216(AX), Z3, Z3
@@ -1376,18 +1406,18 @@ loop:
 	VAESDEC        1728(AX), Z4, Z4
 	VAESENC        1984(AX), Z26, Z26
 	VAESDEC        1728(AX), Z6, Z6
-	VAESDEC        1792(AX), Z0, Z0
-	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
-	VAESDEC        1792(AX), Z2, Z2
-	VAESDEC        1792(AX), Z4, Z4
-	VAESENC        2048(AX), Z26, Z26
-	VAESDEC        1792(AX), Z6, Z6
 	VAESDEC        1280(AX), Z1, Z1
-	VPALIGNR       $0x0e, Z20, Z16, Z18
+	VPALIGNR.Z     $0x09, Z20, Z20, K2, Z24
 	VAESDEC        1280(AX), Z3, Z3
 	VAESDEC        1280(AX), Z5, Z5
-	VPTERNLOGQ     $0x96, Z24, Z28, Z18
+	VAESENC        2048(AX), Z26, Z26
 	VAESDEC        1280(AX), Z7, Z7
+	VAESDEC        1792(AX), Z0, Z0
+	VPALIGNR       $0x0e, Z20, Z16, Z18
+	VAESDEC        1792(AX), Z2, Z2
+	VAESDEC        1792(AX), Z4, Z4
+	VPTERNLOGQ     $0x96, Z24, Z28, Z18
+	VAESDEC        1792(AX), Z6, Z6
 	VAESDEC        1344(AX), Z1, Z1
 	VPALIGNR.Z     $0x08, Z20, Z20, K3, Z25
 	VAESDEC        1344(AX), Z3, Z3
@@ -1428,18 +1458,18 @@ loop:
 	VAESDEC        1024(AX), Z4, Z4
 	VMOVDQA64      Z27, Z16
 	VAESDEC        1024(AX), Z6, Z6
-	VAESDEC        1088(AX), Z0, Z0
-	VAESENC        2112(AX), Z26, Z26
-	VAESDEC        1088(AX), Z2, Z2
-	VAESDEC        1088(AX), Z4, Z4
-	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
-	VAESDEC        1088(AX), Z6, Z6
 	VAESDEC        1472(AX), Z1, Z1
-	VAESENC        2176(AX), Z26, Z26
+	VAESENC        2112(AX), Z26, Z26
 	VAESDEC        1472(AX), Z3, Z3
 	VAESDEC        1472(AX), Z5, Z5
-	VPALIGNR       $0x0f, Z21, Z16, Z17
+	VPALIGNR.Z     $0x0a, Z21, Z21, K1, Z25
 	VAESDEC        1472(AX), Z7, Z7
+	VAESDEC        1088(AX), Z0, Z0
+	VAESENC        2176(AX), Z26, Z26
+	VAESDEC        1088(AX), Z2, Z2
+	VAESDEC        1088(AX), Z4, Z4
+	VPALIGNR       $0x0f, Z21, Z16, Z17
+	VAESDEC        1088(AX), Z6, Z6
 	VAESDEC        Z30, Z1, Z1
 	VPXORQ         Z28, Z1, Z1
 	VAESDEC        Z30, Z3, Z3
@@ -1456,17 +1486,17 @@ loop:
 	VAESDEC        1152(AX), Z4, Z4
 	VAESDEC        1152(AX), Z6, Z6
 	VPALIGNR.Z     $0x09, Z21, Z21, K2, Z24
-	VAESDEC        1216(AX), Z0, Z0
-	VAESDEC        1216(AX), Z2, Z2
-	VAESENC        2368(AX), Z26, Z26
-	VAESDEC        1216(AX), Z4, Z4
-	VAESDEC        1216(AX), Z6, Z6
-	VPALIGNR       $0x0e, Z21, Z16, Z18
 	VAESDEC        1600(AX), Z1, Z1
 	VAESDEC        1600(AX), Z3, Z3
+	VAESENC        2368(AX), Z26, Z26
 	VAESDEC        1600(AX), Z5, Z5
-	VAESENC        2432(AX), Z26, Z26
 	VAESDEC        1600(AX), Z7, Z7
+	VPALIGNR       $0x0e, Z21, Z16, Z18
+	VAESDEC        1216(AX), Z0, Z0
+	VAESDEC        1216(AX), Z2, Z2
+	VAESDEC        1216(AX), Z4, Z4
+	VAESENC        2432(AX), Z26, Z26
+	VAESDEC        1216(AX), Z6, Z6
 	VAESDEC        1664(AX), Z1, Z1
 	VPTERNLOGQ     $0x96, Z24, Z28, Z18
 	VAESDEC        1664(AX), Z3, Z3
@@ -1479,17 +1509,17 @@ loop:
 	VAESDEC        1280(AX), Z4, Z4
 	VAESENC        2560(AX), Z26, Z26
 	VAESDEC        1280(AX), Z6, Z6
-	VAESDEC        1344(AX), Z0, Z0
-	VAESDEC        1344(AX), Z2, Z2
-	VPALIGNR       $0x0d, Z21, Z16, Z19
-	VAESDEC        1344(AX), Z4, Z4
-	VAESDEC        1344(AX), Z6, Z6
-	VAESENC        2624(AX), Z26, Z26
 	VAESDEC        1728(AX), Z1, Z1
 	VAESDEC        1728(AX), Z3, Z3
-	VPTERNLOGQ     $0x96, Z25, Z28, Z19
+	VPALIGNR       $0x0d, Z21, Z16, Z19
 	VAESDEC        1728(AX), Z5, Z5
 	VAESDEC        1728(AX), Z7, Z7
+	VAESENC        2624(AX), Z26, Z26
+	VAESDEC        1344(AX), Z0, Z0
+	VAESDEC        1344(AX), Z2, Z2
+	VPTERNLOGQ     $0x96, Z25, Z28, Z19
+	VAESDEC        1344(AX), Z4, Z4
+	VAESDEC        1344(AX), Z6, Z6
 	VAESENC        2688(AX), Z26, Z26
 	VAESDEC        1792(AX), Z1, Z1
 	VAESDEC        1792(AX), Z3, Z3
@@ -1547,21 +1577,21 @@ rounds:
 	VAESDEC     1472(AX), Z4, Z4
 	VPXORQ      Z25, Z25, Z25
 	VAESDEC     1472(AX), Z6, Z6
+	VAESDEC     1024(AX), Z1, Z1
+	VAESDEC     1024(AX), Z3, Z3
+	VPUNPCKHDQ  Z27, Z16, Z24
+	VAESDEC     1024(AX), Z5, Z5
+	VAESDEC     1024(AX), Z7, Z7
+	VPUNPCKHBW  Z25, Z24, Z24
 	VAESDEC     Z30, Z0, Z0
 	VPXORQ      Z28, Z0, Z0
 	VAESDEC     Z30, Z2, Z2
 	VPXORQ      Z28, Z2, Z2
-	VPUNPCKHDQ  Z27, Z16, Z24
 	VAESDEC     Z30, Z4, Z4
 	VPXORQ      Z28, Z4, Z4
+	VPSLLW      $0x01, Z24, Z25
 	VAESDEC     Z30, Z6, Z6
 	VPXORQ      Z28, Z6, Z6
-	VPUNPCKHBW  Z25, Z24, Z24
-	VAESDEC     1024(AX), Z1, Z1
-	VAESDEC     1024(AX), Z3, Z3
-	VAESDEC     1024(AX), Z5, Z5
-	VPSLLW      $0x01, Z24, Z25
-	VAESDEC     1024(AX), Z7, Z7
 	VAESDEC     1088(AX), Z1, Z1
 	VPSLLW      $0x02, Z24, Z26
 	VAESDEC     1088(AX), Z3, Z3
@@ -1573,17 +1603,17 @@ rounds:
 	VPSLLW      $0x07, Z24, Z24
 	VAESDEC     1600(AX), Z4, Z4
 	VAESDEC     1600(AX), Z6, Z6
-	VAESDEC     1664(AX), Z0, Z0
-	VPXORQ      Z25, Z24, Z24
-	VAESDEC     1664(AX), Z2, Z2
-	VAESDEC     1664(AX), Z4, Z4
-	VPSHUFB     Z22, Z24, Z20
-	VAESDEC     1664(AX), Z6, Z6
 	VAESDEC     1152(AX), Z1, Z1
+	VPXORQ      Z25, Z24, Z24
 	VAESDEC     1152(AX), Z3, Z3
-	VPSHUFB     Z23, Z24, Z21
 	VAESDEC     1152(AX), Z5, Z5
+	VPSHUFB     Z22, Z24, Z20
 	VAESDEC     1152(AX), Z7, Z7
+	VAESDEC     1664(AX), Z0, Z0
+	VAESDEC     1664(AX), Z2, Z2
+	VPSHUFB     Z23, Z24, Z21
+	VAESDEC     1664(AX), Z4, Z4
+	VAESDEC     1664(AX), Z6, Z6
 	VPALIGNR.Z  $0x0a, Z20, Z20, K1, Z25
 	VAESDEC     1216(AX), Z1, Z1
 	VAESDEC     1216(AX), Z3, Z3
@@ -1596,17 +1626,17 @@ rounds:
 	VAESDEC     1728(AX), Z4, Z4
 	VAESDEC     1728(AX), Z6, Z6
 	VPALIGNR.Z  $0x09, Z20, Z20, K2, Z24
-	VAESDEC     1792(AX), Z0, Z0
-	VAESDEC     1792(AX), Z2, Z2
-	VPALIGNR    $0x0e, Z20, Z16, Z18
-	VAESDEC     1792(AX), Z4, Z4
-	VAESDEC     1792(AX), Z6, Z6
 	VAESDEC     1280(AX), Z1, Z1
-	VPTERNLOGQ  $0x96, Z24, Z28, Z18
 	VAESDEC     1280(AX), Z3, Z3
+	VPALIGNR    $0x0e, Z20, Z16, Z18
 	VAESDEC     1280(AX), Z5, Z5
-	VPALIGNR.Z  $0x08, Z20, Z20, K3, Z25
 	VAESDEC     1280(AX), Z7, Z7
+	VAESDEC     1792(AX), Z0, Z0
+	VPTERNLOGQ  $0x96, Z24, Z28, Z18
+	VAESDEC     1792(AX), Z2, Z2
+	VAESDEC     1792(AX), Z4, Z4
+	VPALIGNR.Z  $0x08, Z20, Z20, K3, Z25
+	VAESDEC     1792(AX), Z6, Z6
 	VAESDEC     1344(AX), Z1, Z1
 	VAESDEC     1344(AX), Z3, Z3
 	VPALIGNR    $0x0d, Z20, Z16, Z19
@@ -1645,16 +1675,16 @@ rounds:
 	VAESDEC     1024(AX), Z2, Z2
 	VAESDEC     1024(AX), Z4, Z4
 	VAESDEC     1024(AX), Z6, Z6
-	VAESDEC     1088(AX), Z0, Z0
-	VMOVDQA64   Z27, Z16
-	VAESDEC     1088(AX), Z2, Z2
-	VAESDEC     1088(AX), Z4, Z4
-	VAESDEC     1088(AX), Z6, Z6
 	VAESDEC     1472(AX), Z1, Z1
+	VMOVDQA64   Z27, Z16
 	VAESDEC     1472(AX), Z3, Z3
-	VPALIGNR.Z  $0x0a, Z21, Z21, K1, Z25
 	VAESDEC     1472(AX), Z5, Z5
 	VAESDEC     1472(AX), Z7, Z7
+	VAESDEC     1088(AX), Z0, Z0
+	VAESDEC     1088(AX), Z2, Z2
+	VPALIGNR.Z  $0x0a, Z21, Z21, K1, Z25
+	VAESDEC     1088(AX), Z4, Z4
+	VAESDEC     1088(AX), Z6, Z6
 	VAESDEC     Z30, Z1, Z1
 	VPXORQ      Z28, Z1, Z1
 	VAESDEC     Z30, Z3, Z3
@@ -1669,15 +1699,15 @@ rounds:
 	VAESDEC     1152(AX), Z4, Z4
 	VAESDEC     1152(AX), Z6, Z6
 	VPTERNLOGQ  $0x96, Z25, Z28, Z17
-	VAESDEC     1216(AX), Z0, Z0
-	VAESDEC     1216(AX), Z2, Z2
-	VAESDEC     1216(AX), Z4, Z4
-	VAESDEC     1216(AX), Z6, Z6
-	VPALIGNR.Z  $0x09, Z21, Z21, K2, Z24
 	VAESDEC     1600(AX), Z1, Z1
 	VAESDEC     1600(AX), Z3, Z3
 	VAESDEC     1600(AX), Z5, Z5
 	VAESDEC     1600(AX), Z7, Z7
+	VPALIGNR.Z  $0x09, Z21, Z21, K2, Z24
+	VAESDEC     1216(AX), Z0, Z0
+	VAESDEC     1216(AX), Z2, Z2
+	VAESDEC     1216(AX), Z4, Z4
+	VAESDEC     1216(AX), Z6, Z6
 	VAESDEC     1664(AX), Z1, Z1
 	VPALIGNR    $0x0e, Z21, Z16, Z18
 	VAESDEC     1664(AX), Z3, Z3
@@ -1688,15 +1718,15 @@ rounds:
 	VPTERNLOGQ  $0x96, Z24, Z28, Z18
 	VAESDEC     1280(AX), Z4, Z4
 	VAESDEC     1280(AX), Z6, Z6
-	VAESDEC     1344(AX), Z0, Z0
-	VAESDEC     1344(AX), Z2, Z2
-	VAESDEC     1344(AX), Z4, Z4
-	VPALIGNR.Z  $0x08, Z21, Z21, K3, Z25
-	VAESDEC     1344(AX), Z6, Z6
 	VAESDEC     1728(AX), Z1, Z1
 	VAESDEC     1728(AX), Z3, Z3
 	VAESDEC     1728(AX), Z5, Z5
+	VPALIGNR.Z  $0x08, Z21, Z21, K3, Z25
 	VAESDEC     1728(AX), Z7, Z7
+	VAESDEC     1344(AX), Z0, Z0
+	VAESDEC     1344(AX), Z2, Z2
+	VAESDEC     1344(AX), Z4, Z4
+	VAESDEC     1344(AX), Z6, Z6
 	VPALIGNR    $0x0d, Z21, Z16, Z19
 	VAESDEC     1792(AX), Z1, Z1
 	VAESDEC     1792(AX), Z3, Z3
@@ -1740,6 +1770,10 @@ end:
 	VAESDEC     1472(AX), Z2, Z2
 	VAESDEC     1472(AX), Z4, Z4
 	VAESDEC     1472(AX), Z6, Z6
+	VAESDEC     1024(AX), Z1, Z1
+	VAESDEC     1024(AX), Z3, Z3
+	VAESDEC     1024(AX), Z5, Z5
+	VAESDEC     1024(AX), Z7, Z7
 	VAESDEC     Z30, Z0, Z0
 	VPXORQ      Z28, Z0, Z0
 	VAESDEC     Z30, Z2, Z2
@@ -1748,10 +1782,6 @@ end:
 	VPXORQ      Z28, Z4, Z4
 	VAESDEC     Z30, Z6, Z6
 	VPXORQ      Z28, Z6, Z6
-	VAESDEC     1024(AX), Z1, Z1
-	VAESDEC     1024(AX), Z3, Z3
-	VAESDEC     1024(AX), Z5, Z5
-	VAESDEC     1024(AX), Z7, Z7
 	VAESDEC     1088(AX), Z1, Z1
 	VAESDEC     1088(AX), Z3, Z3
 	VAESDEC     1088(AX), Z5, Z5
@@ -1760,14 +1790,14 @@ end:
 	VAESDEC     1600(AX), Z2, Z2
 	VAESDEC     1600(AX), Z4, Z4
 	VAESDEC     1600(AX), Z6, Z6
-	VAESDEC     1664(AX), Z0, Z0
-	VAESDEC     1664(AX), Z2, Z2
-	VAESDEC     1664(AX), Z4, Z4
-	VAESDEC     1664(AX), Z6, Z6
 	VAESDEC     1152(AX), Z1, Z1
 	VAESDEC     1152(AX), Z3, Z3
 	VAESDEC     1152(AX), Z5, Z5
 	VAESDEC     1152(AX), Z7, Z7
+	VAESDEC     1664(AX), Z0, Z0
+	VAESDEC     1664(AX), Z2, Z2
+	VAESDEC     1664(AX), Z4, Z4
+	VAESDEC     1664(AX), Z6, Z6
 	VAESDEC     1216(AX), Z1, Z1
 	VAESDEC     1216(AX), Z3, Z3
 	VAESDEC     1216(AX), Z5, Z5
@@ -1776,14 +1806,14 @@ end:
 	VAESDEC     1728(AX), Z2, Z2
 	VAESDEC     1728(AX), Z4, Z4
 	VAESDEC     1728(AX), Z6, Z6
-	VAESDEC     1792(AX), Z0, Z0
-	VAESDEC     1792(AX), Z2, Z2
-	VAESDEC     1792(AX), Z4, Z4
-	VAESDEC     1792(AX), Z6, Z6
 	VAESDEC     1280(AX), Z1, Z1
 	VAESDEC     1280(AX), Z3, Z3
 	VAESDEC     1280(AX), Z5, Z5
 	VAESDEC     1280(AX), Z7, Z7
+	VAESDEC     1792(AX), Z0, Z0
+	VAESDEC     1792(AX), Z2, Z2
+	VAESDEC     1792(AX), Z4, Z4
+	VAESDEC     1792(AX), Z6, Z6
 	VAESDEC     1344(AX), Z1, Z1
 	VAESDEC     1344(AX), Z3, Z3
 	VAESDEC     1344(AX), Z5, Z5
@@ -1845,43 +1875,47 @@ end:
 	VPXORQ      Z15, Z7, Z7
 	VMOVDQU64   Z7, 448(CX)
 	VPXORQ      Z0, Z0, Z0
+	TESTQ       R8, R8
+	JZ          clear
 	VMOVDQA64   Z0, (R10)
 	VMOVDQA64   Z0, 64(R10)
 	VMOVDQA64   Z0, 128(R10)
 	VMOVDQA64   Z0, 192(R10)
 	VMOVDQA64   Z0, 256(R10)
 	VMOVDQA64   Z0, 320(R10)
-	VPXORQ      Z0, Z0, Z0
-	VPXORQ      Z1, Z1, Z1
-	VPXORQ      Z2, Z2, Z2
-	VPXORQ      Z3, Z3, Z3
-	VPXORQ      Z4, Z4, Z4
-	VPXORQ      Z5, Z5, Z5
-	VPXORQ      Z6, Z6, Z6
-	VPXORQ      Z7, Z7, Z7
-	VPXORQ      Z8, Z8, Z8
-	VPXORQ      Z9, Z9, Z9
-	VPXORQ      Z10, Z10, Z10
-	VPXORQ      Z11, Z11, Z11
-	VPXORQ      Z12, Z12, Z12
-	VPXORQ      Z13, Z13, Z13
-	VPXORQ      Z14, Z14, Z14
-	VPXORQ      Z15, Z15, Z15
-	VPXORQ      Z16, Z16, Z16
-	VPXORQ      Z17, Z17, Z17
-	VPXORQ      Z18, Z18, Z18
-	VPXORQ      Z19, Z19, Z19
-	VPXORQ      Z20, Z20, Z20
-	VPXORQ      Z21, Z21, Z21
-	VPXORQ      Z22, Z22, Z22
-	VPXORQ      Z23, Z23, Z23
-	VPXORQ      Z24, Z24, Z24
-	VPXORQ      Z25, Z25, Z25
-	VPXORQ      Z26, Z26, Z26
-	VPXORQ      Z27, Z27, Z27
-	VPXORQ      Z28, Z28, Z28
-	VPXORQ      Z29, Z29, Z29
-	VPXORQ      Z30, Z30, Z30
-	VPXORQ      Z31, Z31, Z31
+
+clear:
+	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
+	VPXORQ Z2, Z2, Z2
+	VPXORQ Z3, Z3, Z3
+	VPXORQ Z4, Z4, Z4
+	VPXORQ Z5, Z5, Z5
+	VPXORQ Z6, Z6, Z6
+	VPXORQ Z7, Z7, Z7
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	VPXORQ Z11, Z11, Z11
+	VPXORQ Z12, Z12, Z12
+	VPXORQ Z13, Z13, Z13
+	VPXORQ Z14, Z14, Z14
+	VPXORQ Z15, Z15, Z15
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VPXORQ Z27, Z27, Z27
+	VPXORQ Z28, Z28, Z28
+	VPXORQ Z29, Z29, Z29
+	VPXORQ Z30, Z30, Z30
+	VPXORQ Z31, Z31, Z31
 	VZEROUPPER
 	RET

@@ -34,9 +34,9 @@ const (
 const (
 	numbers1  = 0   // of four sectors, in pieces: 0, 1, 2, 3 …
 	numbers8  = 64  // … and 0, 8, 16, 24
-	shiftsUp  = 128 // x⁰ to x³ as shifts in both words of a block
-	shiftsOut = 192 // what those push out
-	pickBytes = 256 // two for VPSHUFB, of 64 bytes
+	shiftsUp  = 128 // x⁰ to x³ as shifts in both words of a block, then x⁴ to x⁷
+	shiftsOut = 256 // what those push out
+	pickBytes = 384 // two for VPSHUFB, of 64 bytes
 )
 
 func avx512Constants() Mem {
@@ -49,7 +49,9 @@ func avx512Constants() Mem {
 	words(numbers1, func(lane, half uint64) uint64 { return lane * (1 - half) })
 	words(numbers8, func(lane, half uint64) uint64 { return 8 * lane * (1 - half) })
 	words(shiftsUp, func(lane, _ uint64) uint64 { return lane })
+	words(shiftsUp+vectorSize, func(lane, _ uint64) uint64 { return 4 + lane })
 	words(shiftsOut, func(lane, _ uint64) uint64 { return 64 - lane })
+	words(shiftsOut+vectorSize, func(lane, _ uint64) uint64 { return 60 - lane })
 	for i := range 2 * vectorSize {
 		const zero = 0x80
 		pick, word := zero, i/vectorSize*8+i%4*2
@@ -161,7 +163,16 @@ func (s *avx512State) prologue() {
 
 	e := s.tmp[2]
 	emit(s.encryptNumbers(e))
+	CMPQ(s.pieces, s.perSector)
+	JNE(LabelRef("sectors"))
+	XORQ(s.numbers, s.numbers) // which says that scratch stays as it is
+	JMP(LabelRef("begin"))
+	Label("sectors")
 	VMOVDQA64(e, Mem{Base: s.scratch})
+	MOVQ(U32(blockSize), s.lane)
+	XORQ(s.next, s.next)
+	s.nextHead()
+	Label("begin")
 	emit(s.firstHead(e))
 	VMOVDQA64(s.n[0], s.mask)
 	VPXORQ(s.key(0), s.mask, s.first)
@@ -177,11 +188,6 @@ func (s *avx512State) prologue() {
 	emit(s.begin(1, 0)...)
 
 	MOVQ(s.perSector, s.left)
-	CMPQ(s.pieces, s.left)
-	JE(LabelRef("loop"))
-	MOVQ(U32(blockSize), s.lane)
-	XORQ(s.next, s.next)
-	s.nextHead()
 }
 
 // loop ends a piece and begins the next one each time round.
@@ -220,10 +226,10 @@ func (s *avx512State) piece(side []instruction) {
 	p := s.products()
 	free := 8 // products have done with the register that side works in
 	early := min(len(side), 6)
-	spread(rotate(s.rounds(0, 8, 13), s.rounds(1, 1, 6)),
+	spread(alternate(s.rounds(0, 8, 13), s.rounds(1, 1, 6)),
 		append(p[:free:free], merge(append(p[free:], s.tweaks(0)...), side[:early])...))
 	s.turn(0, s.rounds(1, 7, 7))
-	spread(rotate(s.rounds(0, 1, 6), s.rounds(1, 8, 13)), merge(s.tweaks(1), side[early:]))
+	spread(alternate(s.rounds(0, 1, 6), s.rounds(1, 8, 13)), merge(s.tweaks(1), side[early:]))
 	s.turn(1, s.rounds(0, 7, 7))
 	ADDQ(U32(pieceSize), s.src)
 	ADDQ(U32(pieceSize), s.dst)
@@ -240,7 +246,7 @@ func (s *avx512State) turn(h int, others []instruction) {
 // epilogue ends the last piece and leaves nothing behind.
 func (s *avx512State) epilogue() {
 	Label("end")
-	emit(rotate(s.rounds(0, 8, 13), s.rounds(1, 1, 6)))
+	emit(alternate(s.rounds(0, 8, 13), s.rounds(1, 1, 6)))
 	for i, other := range s.rounds(1, 7, 7) {
 		emit(s.end(0)[i])
 		other()
@@ -250,9 +256,12 @@ func (s *avx512State) epilogue() {
 
 	zero := s.x[0]
 	VPXORQ(zero, zero, zero)
+	TESTQ(s.numbers, s.numbers)
+	JZ(LabelRef("clear"))
 	for at := 0; at < scratchSize; at += vectorSize {
 		VMOVDQA64(zero, Mem{Base: s.scratch, Disp: at})
 	}
+	Label("clear")
 	clearVectors(s.x[:], s.t[:], s.n[:], s.product[:], s.pick[:], s.tmp[:], []VecPhysical{s.b, s.mask, s.first, s.mid, s.final})
 	VZEROUPPER()
 }
@@ -377,31 +386,25 @@ func (s *avx512State) encryptNumbers(e VecPhysical) []instruction {
 
 // firstHead makes the first vectors of both halves, n[0] and b, of the run's first sector.
 func (s *avx512State) firstHead(e VecPhysical) []instruction {
-	a, c := s.n[0], s.tmp[0]
-	out := []instruction{
-		func() { VSHUFI64X2(Imm(0), e, e, a) },
-		func() { VPSHUFD(Imm(swapLoHi), a, c) },
-		func() { VPSLLVQ(s.constants.Offset(shiftsUp), a, a) },
-		func() { VPSRLVQ(s.constants.Offset(shiftsOut), c, c) },
+	swapped := s.tmp[0]
+	list := []instruction{
+		func() { VSHUFI64X2(Imm(0), e, e, e) },
+		func() { VPSHUFD(Imm(swapLoHi), e, swapped) },
 	}
-	times4 := []instruction{
-		func() { VPSHUFD(Imm(swapLoHi), a, c) },
-		func() { VPSLLQ(Imm(4), a, s.b) },
-		func() { VPSRLQ(Imm(64-4), c, c) },
-	}
-	return append(append(append(out, s.reduce(a, c)...), times4...), s.reduce(s.b, s.tmp[0])...)
+	return append(list, merge(s.shift(0, e, swapped, s.n[0], s.tmp[1], s.first), s.shift(vectorSize, e, swapped, s.b, s.mid, s.final))...)
 }
 
-// reduce adds to v the bits c that a shift has pushed out of its words: those of the low word as they are, those of the high one
-// times x⁷ + x² + x + 1.
-func (s *avx512State) reduce(v, c VecPhysical) []instruction {
-	t, u := s.tmp[1], s.mid // which holds no key yet
+// shift multiplies e by the powers of x at constants. It adds the bits that leave the low word to the high one, and those that leave
+// the high one, times x⁷ + x² + x + 1, to the low one. The registers t and u hold no keys yet.
+func (s *avx512State) shift(at int, e, swapped, v, t, u VecPhysical) []instruction {
 	return []instruction{
-		func() { VPSLLQ_Z(Imm(1), c, s.loWords, t) },
-		func() { VPSLLQ_Z(Imm(2), c, s.loWords, u) },
-		func() { VPTERNLOGQ(Imm(xor3), c, t, v) },
-		func() { VPSLLQ_Z(Imm(7), c, s.loWords, c) },
-		func() { VPTERNLOGQ(Imm(xor3), c, u, v) },
+		func() { VPSLLVQ(s.constants.Offset(shiftsUp+at), e, v) },
+		func() { VPSRLVQ(s.constants.Offset(shiftsOut+at), swapped, t) },
+		func() { VPSLLQ_Z(Imm(1), t, s.loWords, u) },
+		func() { VPTERNLOGQ(Imm(xor3), t, u, v) },
+		func() { VPSLLQ_Z(Imm(2), t, s.loWords, u) },
+		func() { VPSLLQ_Z(Imm(7), t, s.loWords, t) },
+		func() { VPTERNLOGQ(Imm(xor3), t, u, v) },
 	}
 }
 

@@ -31,10 +31,10 @@ func merge(a, b []instruction) (list []instruction) {
 	return append(append(list, a...), b...)
 }
 
-// rotate takes eight from a, then eight from b: two rounds of half a piece each.
-func rotate(a, b []instruction) (list []instruction) {
+// alternate takes rounds of half a piece from a and from b in turns.
+func alternate(a, b []instruction) (list []instruction) {
 	for len(a)+len(b) > 0 {
-		n, m := min(8, len(a)), min(8, len(b))
+		n, m := min(4, len(a)), min(4, len(b))
 		list = append(append(list, a[:n]...), b[:m]...)
 		a, b = a[n:], b[m:]
 	}
