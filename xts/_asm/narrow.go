@@ -19,8 +19,8 @@ import (
 // sectors of 4096 bytes:
 //
 //	masked rounds        none  7     5, 10  3, 7, 11  2, 5, 8, 12
-//	one block a vector   0.84  0.88  0.94   0.95      0.94
-//	two blocks a vector  0.81  0.82  0.90   0.94      0.93
+//	one block a vector   0.84  0.88  0.94   0.96      0.94
+//	two blocks a vector  0.81  0.82  0.91   0.94      0.93
 type narrow struct {
 	encoding
 	round, last func(key Op, x VecPhysical)
