@@ -234,69 +234,69 @@ sectors:
 	VMOVDQA64 Z26, (R10)
 	MOVQ      $0x00000010, R12
 	XORQ      R11, R11
-	MOVQ      (R10)(R12*1), R9
-	MOVQ      8(R10)(R12*1), R13
+	MOVQ      (R10)(R12*1), R13
+	MOVQ      8(R10)(R12*1), R14
 	ADDQ      $0x10, R12
 	ANDQ      $0x7f, R12
 	XORQ      $0x00000080, R11
-	MOVQ      R9, 128(R10)(R11*1)
-	MOVQ      R13, 136(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 144(R10)(R11*1)
-	MOVQ      R13, 152(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 160(R10)(R11*1)
-	MOVQ      R13, 168(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 176(R10)(R11*1)
-	MOVQ      R13, 184(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 192(R10)(R11*1)
-	MOVQ      R13, 200(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 208(R10)(R11*1)
-	MOVQ      R13, 216(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 224(R10)(R11*1)
-	MOVQ      R13, 232(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 240(R10)(R11*1)
-	MOVQ      R13, 248(R10)(R11*1)
+	MOVQ      R13, 128(R10)(R11*1)
+	MOVQ      R14, 136(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 144(R10)(R11*1)
+	MOVQ      R14, 152(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 160(R10)(R11*1)
+	MOVQ      R14, 168(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 176(R10)(R11*1)
+	MOVQ      R14, 184(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 192(R10)(R11*1)
+	MOVQ      R14, 200(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 208(R10)(R11*1)
+	MOVQ      R14, 216(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 224(R10)(R11*1)
+	MOVQ      R14, 232(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 240(R10)(R11*1)
+	MOVQ      R14, 248(R10)(R11*1)
 
 begin:
 	VSHUFI64X2 $0x00, Z26, Z26, Z26
@@ -1014,6 +1014,9 @@ end:
 	VMOVDQA64   Z0, 192(R10)
 	VMOVDQA64   Z0, 256(R10)
 	VMOVDQA64   Z0, 320(R10)
+	XORQ        R13, R13
+	XORQ        R14, R14
+	XORQ        R15, R15
 
 clear:
 	VPXORQ Z0, Z0, Z0
@@ -1103,69 +1106,69 @@ sectors:
 	VMOVDQA64 Z26, (R10)
 	MOVQ      $0x00000010, R12
 	XORQ      R11, R11
-	MOVQ      (R10)(R12*1), R9
-	MOVQ      8(R10)(R12*1), R13
+	MOVQ      (R10)(R12*1), R13
+	MOVQ      8(R10)(R12*1), R14
 	ADDQ      $0x10, R12
 	ANDQ      $0x7f, R12
 	XORQ      $0x00000080, R11
-	MOVQ      R9, 128(R10)(R11*1)
-	MOVQ      R13, 136(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 144(R10)(R11*1)
-	MOVQ      R13, 152(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 160(R10)(R11*1)
-	MOVQ      R13, 168(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 176(R10)(R11*1)
-	MOVQ      R13, 184(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 192(R10)(R11*1)
-	MOVQ      R13, 200(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 208(R10)(R11*1)
-	MOVQ      R13, 216(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 224(R10)(R11*1)
-	MOVQ      R13, 232(R10)(R11*1)
-	MOVQ      R13, R14
-	SARQ      $0x3f, R14
-	ANDQ      $0x00000087, R14
-	ADDQ      R9, R9
-	ADCQ      R13, R13
-	XORQ      R14, R9
-	MOVQ      R9, 240(R10)(R11*1)
-	MOVQ      R13, 248(R10)(R11*1)
+	MOVQ      R13, 128(R10)(R11*1)
+	MOVQ      R14, 136(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 144(R10)(R11*1)
+	MOVQ      R14, 152(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 160(R10)(R11*1)
+	MOVQ      R14, 168(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 176(R10)(R11*1)
+	MOVQ      R14, 184(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 192(R10)(R11*1)
+	MOVQ      R14, 200(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 208(R10)(R11*1)
+	MOVQ      R14, 216(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 224(R10)(R11*1)
+	MOVQ      R14, 232(R10)(R11*1)
+	MOVQ      R14, R15
+	SARQ      $0x3f, R15
+	ANDQ      $0x00000087, R15
+	ADDQ      R13, R13
+	ADCQ      R14, R14
+	XORQ      R15, R13
+	MOVQ      R13, 240(R10)(R11*1)
+	MOVQ      R14, 248(R10)(R11*1)
 
 begin:
 	VSHUFI64X2 $0x00, Z26, Z26, Z26
@@ -1883,6 +1886,9 @@ end:
 	VMOVDQA64   Z0, 192(R10)
 	VMOVDQA64   Z0, 256(R10)
 	VMOVDQA64   Z0, 320(R10)
+	XORQ        R13, R13
+	XORQ        R14, R14
+	XORQ        R15, R15
 
 clear:
 	VPXORQ Z0, Z0, Z0

@@ -72,6 +72,7 @@ type avx512State struct {
 	numbers                                  Register // the constants for perSector
 	left                                     Register // pieces of the sector that are not begun
 	scratch, next, lane, other               Register
+	lo, hi, carry                            Register // a tweak that is doubled
 	constants                                Mem
 
 	round, last func(key, in, out Op)
@@ -133,6 +134,7 @@ func (s *avx512State) assign() {
 	s.keys, s.dst, s.src = Load(Param("keys"), GP64()), Load(Param("dst"), GP64()), Load(Param("src"), GP64())
 	s.pieces, s.tweak, s.perSector = Load(Param("pieces"), GP64()), Load(Param("tweak"), GP64()), Load(Param("perSector"), GP64())
 	s.numbers, s.left, s.scratch, s.next, s.lane, s.other = GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	s.lo, s.hi, s.carry = GP64(), GP64(), GP64()
 }
 
 // half returns the vectors of half h and their tweaks.
@@ -260,6 +262,9 @@ func (s *avx512State) epilogue() {
 	JZ(LabelRef("clear"))
 	for at := 0; at < scratchSize; at += vectorSize {
 		VMOVDQA64(zero, Mem{Base: s.scratch, Disp: at})
+	}
+	for _, word := range []Register{s.lo, s.hi, s.carry} {
+		XORQ(word, word)
 	}
 	Label("clear")
 	clearVectors(s.x[:], s.t[:], s.n[:], s.product[:], s.pick[:], s.tmp[:], []VecPhysical{s.b, s.mask, s.first, s.mid, s.final})
@@ -411,7 +416,7 @@ func (s *avx512State) shift(at int, e, swapped, v, t, u VecPhysical) []instructi
 // nextHead makes the first vectors of the sector after the one that begins, a sector ahead of need, since a vector can't be loaded
 // before the words that it was stored as have left for the cache. It works on words because nothing else does.
 func (s *avx512State) nextHead() {
-	lo, hi, carry := GP64(), GP64(), GP64()
+	lo, hi, carry := s.lo, s.hi, s.carry
 	MOVQ(Mem{Base: s.scratch, Index: s.lane, Scale: 1}, lo)
 	MOVQ(Mem{Base: s.scratch, Index: s.lane, Scale: 1, Disp: 8}, hi)
 	ADDQ(Imm(blockSize), s.lane)
