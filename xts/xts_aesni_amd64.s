@@ -9,30 +9,22 @@ DATA doublingSSE<>+8(SB)/8, $0x0000000000000001
 GLOBL doublingSSE<>(SB), RODATA|NOPTR, $16
 
 // func encryptAESNI(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
-// Requires: AES, CMOV, SSE2
-TEXT ·encryptAESNI(SB), $1360-48
+// Requires: AES, CMOV, SSE2, SSE4.1
+TEXT ·encryptAESNI(SB), $1296-48
 	MOVQ       keys+0(FP), AX
 	MOVQ       dst+8(FP), CX
 	MOVQ       src+16(FP), DX
 	MOVQ       pieces+24(FP), BX
 	LEAQ       127(SP), SI
 	ANDQ       $-128, SI
-	LEAQ       (SI), DI
-	LEAQ       256(SI), R8
-	LEAQ       1040(SI), R9
-	MOVQ       tweak+32(FP), R12
-	MOVQ       R12, 1224(SI)
 	MOVQ       perSector+40(FP), R12
 	ADDQ       R12, R12
 	ADDQ       BX, BX
-	MOVQ       R12, 1216(SI)
+	MOVQ       R12, 1152(SI)
 	CMPQ       BX, R12
 	JNE        sectors
-	MOVQ       1224(SI), R10
-	MOVQ       perSector+40(FP), R12
-	MOVQ       R10, X0
-	ADDQ       R12, R10
-	MOVQ       R10, 1224(SI)
+	XORQ       R9, R9
+	MOVQ       tweak+32(FP), X0
 	PXOR       1920(AX), X0
 	AESENC     1984(AX), X0
 	AESENC     2048(AX), X0
@@ -52,25 +44,28 @@ TEXT ·encryptAESNI(SB), $1360-48
 	JMP        masked
 
 sectors:
-	MOVQ       1224(SI), R10
+	LEAQ       1040(SI), R9
+	MOVQ       tweak+32(FP), R12
+	MOVQ       R12, 1160(SI)
+	MOVQ       1160(SI), DI
 	MOVQ       perSector+40(FP), R12
-	MOVQ       R10, X0
-	ADDQ       R12, R10
-	MOVQ       R10, X1
-	ADDQ       R12, R10
-	MOVQ       R10, X2
-	ADDQ       R12, R10
-	MOVQ       R10, X3
-	ADDQ       R12, R10
-	MOVQ       R10, X4
-	ADDQ       R12, R10
-	MOVQ       R10, X5
-	ADDQ       R12, R10
-	MOVQ       R10, X6
-	ADDQ       R12, R10
-	MOVQ       R10, X7
-	ADDQ       R12, R10
-	MOVQ       R10, 1224(SI)
+	MOVQ       DI, X0
+	ADDQ       R12, DI
+	MOVQ       DI, X1
+	ADDQ       R12, DI
+	MOVQ       DI, X2
+	ADDQ       R12, DI
+	MOVQ       DI, X3
+	ADDQ       R12, DI
+	MOVQ       DI, X4
+	ADDQ       R12, DI
+	MOVQ       DI, X5
+	ADDQ       R12, DI
+	MOVQ       DI, X6
+	ADDQ       R12, DI
+	MOVQ       DI, X7
+	ADDQ       R12, DI
+	MOVQ       DI, 1160(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -210,204 +205,458 @@ sectors:
 	MOVOU      X7, 1136(SI)
 
 masked:
-	MOVO   X8, X9
-	MOVO   X9, X14
-	PSRLQ  $0x3c, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X10
-	PSLLQ  $0x04, X10
-	PXOR   X14, X10
-	PXOR   X15, X10
-	PSLLQ  $0x01, X15
-	PXOR   X15, X10
-	PSLLQ  $0x01, X15
-	PXOR   X15, X10
-	PSLLQ  $0x05, X15
-	PXOR   X15, X10
-	MOVO   X9, X14
-	PSRLQ  $0x38, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X11
-	PSLLQ  $0x08, X11
-	PXOR   X14, X11
-	PXOR   X15, X11
-	PSLLQ  $0x01, X15
-	PXOR   X15, X11
-	PSLLQ  $0x01, X15
-	PXOR   X15, X11
-	PSLLQ  $0x05, X15
-	PXOR   X15, X11
-	MOVO   X9, X14
-	PSRLQ  $0x34, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X12
-	PSLLQ  $0x0c, X12
-	PXOR   X14, X12
-	PXOR   X15, X12
-	PSLLQ  $0x01, X15
-	PXOR   X15, X12
-	PSLLQ  $0x01, X15
-	PXOR   X15, X12
-	PSLLQ  $0x05, X15
-	PXOR   X15, X12
-	MOVO   X9, X14
-	PSRLQ  $0x30, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X0
-	PSLLQ  $0x10, X0
-	PXOR   X14, X0
-	PXOR   X15, X0
-	PSLLQ  $0x01, X15
-	PXOR   X15, X0
-	PSLLQ  $0x01, X15
-	PXOR   X15, X0
-	PSLLQ  $0x05, X15
-	PXOR   X15, X0
-	MOVO   X8, X1
-	PSHUFD $0xdf, X1, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X1, X1
-	PXOR   X14, X1
-	PXOR   X8, X9
-	PXOR   X8, X10
-	PXOR   X8, X11
-	PXOR   X8, X12
-	PXOR   X8, X0
-	PXOR   X8, X1
-	MOVOU  X0, 1184(SI)
-	MOVOU  X9, (SI)
-	MOVOU  X10, 64(SI)
-	MOVOU  X11, 128(SI)
-	MOVOU  X12, 192(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	PXOR   X1, X9
-	MOVOU  X9, 16(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	PXOR   X1, X10
-	MOVOU  X10, 80(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	PXOR   X1, X11
-	MOVOU  X11, 144(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	PXOR   X1, X12
-	MOVOU  X12, 208(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	PXOR   X1, X9
-	MOVOU  X9, 32(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	PXOR   X1, X10
-	MOVOU  X10, 96(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	PXOR   X1, X11
-	MOVOU  X11, 160(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	PXOR   X1, X12
-	MOVOU  X12, 224(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	PXOR   X1, X9
-	MOVOU  X9, 48(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	PXOR   X1, X10
-	MOVOU  X10, 112(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	PXOR   X1, X11
-	MOVOU  X11, 176(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	PXOR   X1, X12
-	MOVOU  X12, 240(SI)
-	MOVO   X8, X9
-	PXOR   (AX), X9
-	MOVO   X8, X10
-	PXOR   896(AX), X10
-	MOVO   X8, X11
-	PXOR   192(AX), X11
-	MOVO   X8, X12
-	PXOR   448(AX), X12
-	MOVO   X8, X13
-	PXOR   704(AX), X13
-	MOVOU  X8, 1152(SI)
-	MOVQ   1152(SI), R13
-	MOVQ   1160(SI), R15
-	MOVQ   R13, R10
-	MOVQ   R15, R11
-	MOVQ   R11, R12
-	SARQ   $0x3f, R12
-	ANDQ   $0x00000087, R12
-	ADDQ   R10, R10
-	ADCQ   R11, R11
-	XORQ   R12, R10
-	XORQ   R10, R13
-	XORQ   R11, R15
-	MOVQ   R13, R14
-	XORQ   $0x00000087, R14
-	MOVQ   1184(SI), R10
-	MOVQ   1192(SI), R11
+	MOVO       X8, X9
+	PXOR       (AX), X9
+	MOVO       X8, X10
+	PSHUFD     $0xdf, X8, X14
+	MOVO       X10, X0
+	PXOR       X8, X0
+	MOVOU      X0, (SI)
+	MOVOU      (DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X0
+	MOVO       X14, X1
+	PSRAL      $0x1f, X1
+	PAND       doublingSSE<>+0(SB), X1
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X1, X10
+	MOVO       X10, X1
+	PXOR       X8, X1
+	MOVOU      X1, 16(SI)
+	MOVOU      16(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X1
+	MOVO       X14, X2
+	PSRAL      $0x1f, X2
+	PAND       doublingSSE<>+0(SB), X2
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X2, X10
+	MOVO       X10, X2
+	PXOR       X8, X2
+	MOVOU      X2, 32(SI)
+	MOVOU      32(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X2
+	MOVO       X14, X3
+	PSRAL      $0x1f, X3
+	PAND       doublingSSE<>+0(SB), X3
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X3, X10
+	MOVO       X10, X3
+	PXOR       X8, X3
+	MOVOU      X3, 48(SI)
+	MOVOU      48(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X3
+	MOVO       X14, X4
+	PSRAL      $0x1f, X4
+	PAND       doublingSSE<>+0(SB), X4
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X4, X10
+	MOVO       X10, X4
+	PXOR       X8, X4
+	MOVOU      X4, 64(SI)
+	MOVOU      64(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X4
+	MOVO       X14, X5
+	PSRAL      $0x1f, X5
+	PAND       doublingSSE<>+0(SB), X5
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X5, X10
+	MOVO       X10, X5
+	PXOR       X8, X5
+	MOVOU      X5, 80(SI)
+	MOVOU      80(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X5
+	MOVO       X14, X6
+	PSRAL      $0x1f, X6
+	PAND       doublingSSE<>+0(SB), X6
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X6, X10
+	MOVO       X10, X6
+	PXOR       X8, X6
+	MOVOU      X6, 96(SI)
+	MOVOU      96(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X6
+	MOVO       X14, X7
+	PSRAL      $0x1f, X7
+	PAND       doublingSSE<>+0(SB), X7
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X7, X10
+	MOVO       X10, X7
+	PXOR       X8, X7
+	MOVOU      X7, 112(SI)
+	MOVOU      112(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X7
+	MOVQ       X8, R13
+	PEXTRQ     $0x01, X8, R15
+	MOVQ       R13, R10
+	MOVQ       R15, R11
+	MOVQ       R13, R12
+	SHRQ       $0x30, R12
+	SHLQ       $0x10, R10
+	SHLQ       $0x10, R11
+	XORQ       R12, R11
+	MOVQ       R15, R12
+	SHRQ       $0x30, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x05, R12
+	XORQ       R12, R10
+	XORQ       R13, R10
+	XORQ       R15, R11
+	MOVQ       R13, R14
+	MOVQ       R15, DI
+	MOVQ       DI, R12
+	SARQ       $0x3f, R12
+	ANDQ       $0x00000087, R12
+	ADDQ       R14, R14
+	ADCQ       DI, DI
+	XORQ       R12, R14
+	XORQ       R14, R13
+	XORQ       DI, R15
+	XORQ       DI, DI
+	MOVQ       R13, R14
+	XORQ       $0x00000087, R14
+	LEAQ       (SI), DI
+	LEAQ       256(SI), R8
+	DECQ       1152(SI)
+	AESENC     64(AX), X0
+	AESENC     64(AX), X1
+	MOVO       X8, X11
+	PXOR       192(AX), X11
+	AESENC     64(AX), X2
+	MOVQ       R10, (R8)
+	AESENC     64(AX), X3
+	MOVO       X8, X12
+	PXOR       448(AX), X12
+	AESENC     64(AX), X4
+	MOVQ       R11, 8(R8)
+	AESENC     64(AX), X5
+	MOVO       X8, X13
+	PXOR       704(AX), X13
+	AESENC     64(AX), X6
+	MOVO       X14, X15
+	MOVQ       R13, R12
+	AESENC     64(AX), X7
+	AESENC     128(AX), X0
+	PSRAL      $0x1f, X15
+	TESTQ      R11, R11
+	AESENC     128(AX), X1
+	AESENC     128(AX), X2
+	PAND       doublingSSE<>+0(SB), X15
+	CMOVQMI    R14, R12
+	AESENC     128(AX), X3
+	PADDL      X14, X14
+	AESENC     128(AX), X4
+	ADDQ       R10, R10
+	AESENC     128(AX), X5
+	PADDQ      X10, X10
+	AESENC     128(AX), X6
+	ADCQ       R11, R11
+	AESENC     128(AX), X7
+	PXOR       X15, X10
+	AESENC     X11, X0
+	MOVO       X10, X15
+	XORQ       R12, R10
+	AESENC     X11, X1
+	AESENC     X11, X2
+	PXOR       X8, X15
+	XORQ       R15, R11
+	AESENC     X11, X3
+	AESENC     X11, X4
+	MOVOU      X15, 128(SI)
+	MOVQ       R10, 16(R8)
+	AESENC     X11, X5
+	MOVO       X14, X15
+	AESENC     X11, X6
+	MOVQ       R11, 24(R8)
+	AESENC     X11, X7
+	PSRAL      $0x1f, X15
+	PXOR       X8, X0
+	MOVQ       R13, R12
+	PXOR       X8, X1
+	PAND       doublingSSE<>+0(SB), X15
+	PXOR       X8, X2
+	PADDL      X14, X14
+	TESTQ      R11, R11
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PADDQ      X10, X10
+	CMOVQMI    R14, R12
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X15, X10
+	ADDQ       R10, R10
+	PXOR       X8, X7
+	MOVO       X10, X15
+	AESENC     256(AX), X0
+	ADCQ       R11, R11
+	AESENC     256(AX), X1
+	PXOR       X8, X15
+	AESENC     256(AX), X2
+	XORQ       R12, R10
+	AESENC     256(AX), X3
+	MOVOU      X15, 144(SI)
+	AESENC     256(AX), X4
+	XORQ       R15, R11
+	AESENC     256(AX), X5
+	MOVO       X14, X15
+	AESENC     256(AX), X6
+	PSRAL      $0x1f, X15
+	MOVQ       R10, 32(R8)
+	AESENC     256(AX), X7
+	AESENC     320(AX), X0
+	PAND       doublingSSE<>+0(SB), X15
+	MOVQ       R11, 40(R8)
+	AESENC     320(AX), X1
+	AESENC     320(AX), X2
+	PADDL      X14, X14
+	MOVQ       R13, R12
+	AESENC     320(AX), X3
+	PADDQ      X10, X10
+	AESENC     320(AX), X4
+	TESTQ      R11, R11
+	AESENC     320(AX), X5
+	PXOR       X15, X10
+	AESENC     320(AX), X6
+	CMOVQMI    R14, R12
+	AESENC     320(AX), X7
+	MOVO       X10, X15
+	AESENC     384(AX), X0
+	PXOR       X8, X15
+	ADDQ       R10, R10
+	AESENC     384(AX), X1
+	AESENC     384(AX), X2
+	MOVOU      X15, 160(SI)
+	ADCQ       R11, R11
+	AESENC     384(AX), X3
+	AESENC     384(AX), X4
+	MOVO       X14, X15
+	XORQ       R12, R10
+	AESENC     384(AX), X5
+	PSRAL      $0x1f, X15
+	AESENC     384(AX), X6
+	XORQ       R15, R11
+	AESENC     384(AX), X7
+	PAND       doublingSSE<>+0(SB), X15
+	AESENC     X12, X0
+	MOVQ       R10, 48(R8)
+	AESENC     X12, X1
+	PADDL      X14, X14
+	AESENC     X12, X2
+	PADDQ      X10, X10
+	MOVQ       R11, 56(R8)
+	AESENC     X12, X3
+	AESENC     X12, X4
+	PXOR       X15, X10
+	MOVQ       R13, R12
+	AESENC     X12, X5
+	AESENC     X12, X6
+	MOVO       X10, X15
+	TESTQ      R11, R11
+	AESENC     X12, X7
+	PXOR       X8, X15
+	PXOR       X8, X0
+	PXOR       X8, X1
+	MOVOU      X15, 176(SI)
+	CMOVQMI    R14, R12
+	PXOR       X8, X2
+	PXOR       X8, X3
+	MOVO       X14, X15
+	ADDQ       R10, R10
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PSRAL      $0x1f, X15
+	ADCQ       R11, R11
+	PXOR       X8, X6
+	PAND       doublingSSE<>+0(SB), X15
+	PXOR       X8, X7
+	XORQ       R12, R10
+	AESENC     512(AX), X0
+	PADDL      X14, X14
+	AESENC     512(AX), X1
+	XORQ       R15, R11
+	AESENC     512(AX), X2
+	PADDQ      X10, X10
+	AESENC     512(AX), X3
+	PXOR       X15, X10
+	MOVQ       R10, 64(R8)
+	AESENC     512(AX), X4
+	AESENC     512(AX), X5
+	MOVO       X10, X15
+	MOVQ       R11, 72(R8)
+	AESENC     512(AX), X6
+	AESENC     512(AX), X7
+	PXOR       X8, X15
+	MOVQ       R13, R12
+	AESENC     576(AX), X0
+	MOVOU      X15, 192(SI)
+	AESENC     576(AX), X1
+	TESTQ      R11, R11
+	AESENC     576(AX), X2
+	MOVO       X14, X15
+	AESENC     576(AX), X3
+	CMOVQMI    R14, R12
+	AESENC     576(AX), X4
+	PSRAL      $0x1f, X15
+	AESENC     576(AX), X5
+	PAND       doublingSSE<>+0(SB), X15
+	ADDQ       R10, R10
+	AESENC     576(AX), X6
+	AESENC     576(AX), X7
+	PADDL      X14, X14
+	ADCQ       R11, R11
+	AESENC     640(AX), X0
+	AESENC     640(AX), X1
+	PADDQ      X10, X10
+	XORQ       R12, R10
+	AESENC     640(AX), X2
+	PXOR       X15, X10
+	AESENC     640(AX), X3
+	XORQ       R15, R11
+	AESENC     640(AX), X4
+	MOVO       X10, X15
+	AESENC     640(AX), X5
+	MOVQ       R10, 80(R8)
+	AESENC     640(AX), X6
+	PXOR       X8, X15
+	AESENC     640(AX), X7
+	MOVOU      X15, 208(SI)
+	MOVQ       R11, 88(R8)
+	AESENC     X13, X0
+	AESENC     X13, X1
+	MOVO       X14, X15
+	MOVQ       R13, R12
+	AESENC     X13, X2
+	AESENC     X13, X3
+	PSRAL      $0x1f, X15
+	TESTQ      R11, R11
+	AESENC     X13, X4
+	AESENC     X13, X5
+	PAND       doublingSSE<>+0(SB), X15
+	CMOVQMI    R14, R12
+	AESENC     X13, X6
+	PADDL      X14, X14
+	AESENC     X13, X7
+	ADDQ       R10, R10
+	PXOR       X8, X0
+	PADDQ      X10, X10
+	PXOR       X8, X1
+	ADCQ       R11, R11
+	PXOR       X8, X2
+	PXOR       X15, X10
+	PXOR       X8, X3
+	MOVO       X10, X15
+	XORQ       R12, R10
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X15
+	XORQ       R15, R11
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVOU      X15, 224(SI)
+	MOVQ       R10, 96(R8)
+	AESENC     768(AX), X0
+	MOVO       X14, X15
+	AESENC     768(AX), X1
+	MOVQ       R11, 104(R8)
+	AESENC     768(AX), X2
+	PSRAL      $0x1f, X15
+	AESENC     768(AX), X3
+	MOVQ       R13, R12
+	AESENC     768(AX), X4
+	PAND       doublingSSE<>+0(SB), X15
+	AESENC     768(AX), X5
+	PADDL      X14, X14
+	TESTQ      R11, R11
+	AESENC     768(AX), X6
+	AESENC     768(AX), X7
+	PADDQ      X10, X10
+	CMOVQMI    R14, R12
+	AESENC     832(AX), X0
+	AESENC     832(AX), X1
+	PXOR       X15, X10
+	ADDQ       R10, R10
+	AESENC     832(AX), X2
+	MOVO       X10, X15
+	AESENC     832(AX), X3
+	ADCQ       R11, R11
+	AESENC     832(AX), X4
+	PXOR       X8, X15
+	AESENC     832(AX), X5
+	XORQ       R12, R10
+	AESENC     832(AX), X6
+	MOVOU      X15, 240(SI)
+	AESENC     832(AX), X7
+	MOVO       X8, X10
+	PXOR       896(AX), X10
+	XORQ       R15, R11
+	MOVO       X10, X15
+	PXOR       (DI), X15
+	AESENCLAST X15, X0
+	MOVO       X10, X15
+	PXOR       16(DI), X15
+	MOVQ       R10, 112(R8)
+	AESENCLAST X15, X1
+	MOVO       X10, X15
+	PXOR       32(DI), X15
+	AESENCLAST X15, X2
+	MOVQ       R11, 120(R8)
+	MOVO       X10, X15
+	PXOR       48(DI), X15
+	AESENCLAST X15, X3
+	MOVQ       R13, R12
+	MOVO       X10, X15
+	PXOR       64(DI), X15
+	AESENCLAST X15, X4
+	MOVO       X10, X15
+	PXOR       80(DI), X15
+	TESTQ      R11, R11
+	AESENCLAST X15, X5
+	MOVO       X10, X15
+	PXOR       96(DI), X15
+	AESENCLAST X15, X6
+	CMOVQMI    R14, R12
+	MOVO       X10, X15
+	PXOR       112(DI), X15
+	AESENCLAST X15, X7
+	ADDQ       R10, R10
+	MOVOU      X0, (CX)
+	MOVOU      X1, 16(CX)
+	MOVOU      X2, 32(CX)
+	ADCQ       R11, R11
+	MOVOU      X3, 48(CX)
+	MOVOU      X4, 64(CX)
+	MOVOU      X5, 80(CX)
+	XORQ       R12, R10
+	MOVOU      X6, 96(CX)
+	MOVOU      X7, 112(CX)
+	XORQ       R15, R11
+	JMP        secondHalf
 
 chunk:
 	CMPQ       BX, $0x01
 	JE         lastChunk
-	DECQ       1216(SI)
+	DECQ       1152(SI)
 	JNZ        chosen
 	MOVQ       perSector+40(FP), R12
 	ADDQ       R12, R12
-	MOVQ       R12, 1216(SI)
+	MOVQ       R12, 1152(SI)
 	MOVQ       (R9), R10
 	MOVQ       8(R9), R11
 	ADDQ       $0x10, R9
@@ -415,9 +664,9 @@ chunk:
 	JNZ        chosen
 	SUBQ       $0x00000080, R9
 	LEAQ       -1(BX), R12
-	CMPQ       R12, 1216(SI)
+	CMPQ       R12, 1152(SI)
 	JE         chosen
-	MOVQ       1224(SI), BP
+	MOVQ       1160(SI), BP
 	MOVQ       perSector+40(FP), R12
 	MOVQ       BP, X0
 	ADDQ       R12, BP
@@ -435,7 +684,7 @@ chunk:
 	ADDQ       R12, BP
 	MOVQ       BP, X7
 	ADDQ       R12, BP
-	MOVQ       BP, 1224(SI)
+	MOVQ       BP, 1160(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -575,11 +824,20 @@ chunk:
 	JMP        chosen
 
 lastChunk:
-	XORQ R10, R10
-	XORQ R11, R11
-	XORQ R13, R13
-	XORQ R14, R14
-	XORQ R15, R15
+	XORQ  R10, R10
+	XORQ  R11, R11
+	XORQ  R13, R13
+	XORQ  R14, R14
+	XORQ  R15, R15
+	PXOR  X15, X15
+	MOVOU X15, 128(R8)
+	MOVOU X15, 144(R8)
+	MOVOU X15, 160(R8)
+	MOVOU X15, 176(R8)
+	MOVOU X15, 192(R8)
+	MOVOU X15, 208(R8)
+	MOVOU X15, 224(R8)
+	MOVOU X15, 240(R8)
 
 chosen:
 	MOVOU      (DX), X0
@@ -838,6 +1096,10 @@ chosen:
 	MOVOU      X6, 96(CX)
 	MOVOU      X7, 112(CX)
 	XORQ       R15, R11
+
+secondHalf:
+	DECQ       BX
+	JZ         lastHalf
 	MOVOU      128(DX), X0
 	PXOR       128(DI), X0
 	PXOR       X9, X0
@@ -1097,80 +1359,258 @@ chosen:
 	ADDQ       $0x00000100, DX
 	ADDQ       $0x00000100, CX
 	XCHGQ      DI, R8
-	DECQ       BX
-	JNZ        chunk
-	PXOR       X0, X0
-	MOVOU      X0, (R8)
-	MOVOU      X0, 16(R8)
-	MOVOU      X0, 32(R8)
-	MOVOU      X0, 48(R8)
-	MOVOU      X0, 64(R8)
-	MOVOU      X0, 80(R8)
-	MOVOU      X0, 96(R8)
-	MOVOU      X0, 112(R8)
-	MOVOU      X0, 128(R8)
-	MOVOU      X0, 144(R8)
-	MOVOU      X0, 160(R8)
-	MOVOU      X0, 176(R8)
-	MOVOU      X0, 192(R8)
-	MOVOU      X0, 208(R8)
-	MOVOU      X0, 224(R8)
-	MOVOU      X0, 240(R8)
-	MOVOU      X0, 1024(SI)
-	MOVOU      X0, 1040(SI)
-	MOVOU      X0, 1056(SI)
-	MOVOU      X0, 1072(SI)
-	MOVOU      X0, 1088(SI)
-	MOVOU      X0, 1104(SI)
-	MOVOU      X0, 1120(SI)
-	MOVOU      X0, 1136(SI)
-	MOVOU      X0, 1152(SI)
-	MOVOU      X0, 1168(SI)
-	MOVOU      X0, 1184(SI)
-	MOVOU      X0, 1200(SI)
-	PXOR       X0, X0
-	PXOR       X1, X1
-	PXOR       X2, X2
-	PXOR       X3, X3
-	PXOR       X4, X4
-	PXOR       X5, X5
-	PXOR       X6, X6
-	PXOR       X7, X7
-	PXOR       X8, X8
-	PXOR       X9, X9
-	PXOR       X10, X10
-	PXOR       X11, X11
-	PXOR       X12, X12
-	PXOR       X13, X13
-	PXOR       X14, X14
+	JMP        chunk
+
+lastHalf:
+	MOVOU      128(DX), X0
+	PXOR       128(DI), X0
+	PXOR       X9, X0
+	MOVOU      144(DX), X1
+	PXOR       144(DI), X1
+	PXOR       X9, X1
+	MOVOU      160(DX), X2
+	PXOR       160(DI), X2
+	PXOR       X9, X2
+	MOVOU      176(DX), X3
+	PXOR       176(DI), X3
+	PXOR       X9, X3
+	MOVOU      192(DX), X4
+	PXOR       192(DI), X4
+	PXOR       X9, X4
+	MOVOU      208(DX), X5
+	PXOR       208(DI), X5
+	PXOR       X9, X5
+	MOVOU      224(DX), X6
+	PXOR       224(DI), X6
+	PXOR       X9, X6
+	MOVOU      240(DX), X7
+	PXOR       240(DI), X7
+	PXOR       X9, X7
 	PXOR       X15, X15
+	AESENC     64(AX), X0
+	AESENC     64(AX), X1
+	AESENC     64(AX), X2
+	AESENC     64(AX), X3
+	AESENC     64(AX), X4
+	AESENC     64(AX), X5
+	AESENC     64(AX), X6
+	AESENC     64(AX), X7
+	AESENC     128(AX), X0
+	AESENC     128(AX), X1
+	AESENC     128(AX), X2
+	AESENC     128(AX), X3
+	AESENC     128(AX), X4
+	AESENC     128(AX), X5
+	AESENC     128(AX), X6
+	AESENC     128(AX), X7
+	MOVOU      X15, (DI)
+	AESENC     X11, X0
+	AESENC     X11, X1
+	AESENC     X11, X2
+	AESENC     X11, X3
+	AESENC     X11, X4
+	AESENC     X11, X5
+	AESENC     X11, X6
+	AESENC     X11, X7
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVOU      X15, 16(DI)
+	AESENC     256(AX), X0
+	AESENC     256(AX), X1
+	AESENC     256(AX), X2
+	AESENC     256(AX), X3
+	AESENC     256(AX), X4
+	AESENC     256(AX), X5
+	AESENC     256(AX), X6
+	AESENC     256(AX), X7
+	AESENC     320(AX), X0
+	AESENC     320(AX), X1
+	AESENC     320(AX), X2
+	AESENC     320(AX), X3
+	AESENC     320(AX), X4
+	AESENC     320(AX), X5
+	AESENC     320(AX), X6
+	AESENC     320(AX), X7
+	MOVOU      X15, 32(DI)
+	AESENC     384(AX), X0
+	AESENC     384(AX), X1
+	AESENC     384(AX), X2
+	AESENC     384(AX), X3
+	AESENC     384(AX), X4
+	AESENC     384(AX), X5
+	AESENC     384(AX), X6
+	AESENC     384(AX), X7
+	AESENC     X12, X0
+	AESENC     X12, X1
+	AESENC     X12, X2
+	AESENC     X12, X3
+	AESENC     X12, X4
+	AESENC     X12, X5
+	AESENC     X12, X6
+	AESENC     X12, X7
+	MOVOU      X15, 48(DI)
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	AESENC     512(AX), X0
+	AESENC     512(AX), X1
+	AESENC     512(AX), X2
+	AESENC     512(AX), X3
+	AESENC     512(AX), X4
+	AESENC     512(AX), X5
+	AESENC     512(AX), X6
+	AESENC     512(AX), X7
+	MOVOU      X15, 64(DI)
+	AESENC     576(AX), X0
+	AESENC     576(AX), X1
+	AESENC     576(AX), X2
+	AESENC     576(AX), X3
+	AESENC     576(AX), X4
+	AESENC     576(AX), X5
+	AESENC     576(AX), X6
+	AESENC     576(AX), X7
+	AESENC     640(AX), X0
+	AESENC     640(AX), X1
+	AESENC     640(AX), X2
+	AESENC     640(AX), X3
+	AESENC     640(AX), X4
+	AESENC     640(AX), X5
+	AESENC     640(AX), X6
+	AESENC     640(AX), X7
+	MOVOU      X15, 80(DI)
+	AESENC     X13, X0
+	AESENC     X13, X1
+	AESENC     X13, X2
+	AESENC     X13, X3
+	AESENC     X13, X4
+	AESENC     X13, X5
+	AESENC     X13, X6
+	AESENC     X13, X7
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVOU      X15, 96(DI)
+	AESENC     768(AX), X0
+	AESENC     768(AX), X1
+	AESENC     768(AX), X2
+	AESENC     768(AX), X3
+	AESENC     768(AX), X4
+	AESENC     768(AX), X5
+	AESENC     768(AX), X6
+	AESENC     768(AX), X7
+	AESENC     832(AX), X0
+	AESENC     832(AX), X1
+	AESENC     832(AX), X2
+	AESENC     832(AX), X3
+	AESENC     832(AX), X4
+	AESENC     832(AX), X5
+	AESENC     832(AX), X6
+	AESENC     832(AX), X7
+	MOVOU      X15, 112(DI)
+	MOVO       X10, X15
+	PXOR       128(DI), X15
+	AESENCLAST X15, X0
+	MOVO       X10, X15
+	PXOR       144(DI), X15
+	AESENCLAST X15, X1
+	MOVO       X10, X15
+	PXOR       160(DI), X15
+	AESENCLAST X15, X2
+	MOVO       X10, X15
+	PXOR       176(DI), X15
+	AESENCLAST X15, X3
+	MOVO       X10, X15
+	PXOR       192(DI), X15
+	AESENCLAST X15, X4
+	MOVO       X10, X15
+	PXOR       208(DI), X15
+	AESENCLAST X15, X5
+	MOVO       X10, X15
+	PXOR       224(DI), X15
+	AESENCLAST X15, X6
+	MOVO       X10, X15
+	PXOR       240(DI), X15
+	AESENCLAST X15, X7
+	MOVOU      X0, 128(CX)
+	MOVOU      X1, 144(CX)
+	MOVOU      X2, 160(CX)
+	MOVOU      X3, 176(CX)
+	MOVOU      X4, 192(CX)
+	MOVOU      X5, 208(CX)
+	MOVOU      X6, 224(CX)
+	MOVOU      X7, 240(CX)
+	PXOR       X15, X15
+	MOVOU      X15, 128(DI)
+	MOVOU      X15, 144(DI)
+	MOVOU      X15, 160(DI)
+	MOVOU      X15, 176(DI)
+	MOVOU      X15, 192(DI)
+	MOVOU      X15, 208(DI)
+	MOVOU      X15, 224(DI)
+	MOVOU      X15, 240(DI)
+	TESTQ      R9, R9
+	JZ         wiped
+	MOVOU      X15, 1024(SI)
+	MOVOU      X15, 1040(SI)
+	MOVOU      X15, 1056(SI)
+	MOVOU      X15, 1072(SI)
+	MOVOU      X15, 1088(SI)
+	MOVOU      X15, 1104(SI)
+	MOVOU      X15, 1120(SI)
+	MOVOU      X15, 1136(SI)
+
+wiped:
+	PXOR X0, X0
+	PXOR X1, X1
+	PXOR X2, X2
+	PXOR X3, X3
+	PXOR X4, X4
+	PXOR X5, X5
+	PXOR X6, X6
+	PXOR X7, X7
+	PXOR X8, X8
+	PXOR X9, X9
+	PXOR X10, X10
+	PXOR X11, X11
+	PXOR X12, X12
+	PXOR X13, X13
+	PXOR X14, X14
+	PXOR X15, X15
 	RET
 
 // func decryptAESNI(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
-// Requires: AES, CMOV, SSE2
-TEXT ·decryptAESNI(SB), $1360-48
+// Requires: AES, CMOV, SSE2, SSE4.1
+TEXT ·decryptAESNI(SB), $1296-48
 	MOVQ       keys+0(FP), AX
 	MOVQ       dst+8(FP), CX
 	MOVQ       src+16(FP), DX
 	MOVQ       pieces+24(FP), BX
 	LEAQ       127(SP), SI
 	ANDQ       $-128, SI
-	LEAQ       (SI), DI
-	LEAQ       256(SI), R8
-	LEAQ       1040(SI), R9
-	MOVQ       tweak+32(FP), R12
-	MOVQ       R12, 1224(SI)
 	MOVQ       perSector+40(FP), R12
 	ADDQ       R12, R12
 	ADDQ       BX, BX
-	MOVQ       R12, 1216(SI)
+	MOVQ       R12, 1152(SI)
 	CMPQ       BX, R12
 	JNE        sectors
-	MOVQ       1224(SI), R10
-	MOVQ       perSector+40(FP), R12
-	MOVQ       R10, X0
-	ADDQ       R12, R10
-	MOVQ       R10, 1224(SI)
+	XORQ       R9, R9
+	MOVQ       tweak+32(FP), X0
 	PXOR       1920(AX), X0
 	AESENC     1984(AX), X0
 	AESENC     2048(AX), X0
@@ -1190,25 +1630,28 @@ TEXT ·decryptAESNI(SB), $1360-48
 	JMP        masked
 
 sectors:
-	MOVQ       1224(SI), R10
+	LEAQ       1040(SI), R9
+	MOVQ       tweak+32(FP), R12
+	MOVQ       R12, 1160(SI)
+	MOVQ       1160(SI), DI
 	MOVQ       perSector+40(FP), R12
-	MOVQ       R10, X0
-	ADDQ       R12, R10
-	MOVQ       R10, X1
-	ADDQ       R12, R10
-	MOVQ       R10, X2
-	ADDQ       R12, R10
-	MOVQ       R10, X3
-	ADDQ       R12, R10
-	MOVQ       R10, X4
-	ADDQ       R12, R10
-	MOVQ       R10, X5
-	ADDQ       R12, R10
-	MOVQ       R10, X6
-	ADDQ       R12, R10
-	MOVQ       R10, X7
-	ADDQ       R12, R10
-	MOVQ       R10, 1224(SI)
+	MOVQ       DI, X0
+	ADDQ       R12, DI
+	MOVQ       DI, X1
+	ADDQ       R12, DI
+	MOVQ       DI, X2
+	ADDQ       R12, DI
+	MOVQ       DI, X3
+	ADDQ       R12, DI
+	MOVQ       DI, X4
+	ADDQ       R12, DI
+	MOVQ       DI, X5
+	ADDQ       R12, DI
+	MOVQ       DI, X6
+	ADDQ       R12, DI
+	MOVQ       DI, X7
+	ADDQ       R12, DI
+	MOVQ       DI, 1160(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -1348,204 +1791,458 @@ sectors:
 	MOVOU      X7, 1136(SI)
 
 masked:
-	MOVO   X8, X9
-	MOVO   X9, X14
-	PSRLQ  $0x3c, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X10
-	PSLLQ  $0x04, X10
-	PXOR   X14, X10
-	PXOR   X15, X10
-	PSLLQ  $0x01, X15
-	PXOR   X15, X10
-	PSLLQ  $0x01, X15
-	PXOR   X15, X10
-	PSLLQ  $0x05, X15
-	PXOR   X15, X10
-	MOVO   X9, X14
-	PSRLQ  $0x38, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X11
-	PSLLQ  $0x08, X11
-	PXOR   X14, X11
-	PXOR   X15, X11
-	PSLLQ  $0x01, X15
-	PXOR   X15, X11
-	PSLLQ  $0x01, X15
-	PXOR   X15, X11
-	PSLLQ  $0x05, X15
-	PXOR   X15, X11
-	MOVO   X9, X14
-	PSRLQ  $0x34, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X12
-	PSLLQ  $0x0c, X12
-	PXOR   X14, X12
-	PXOR   X15, X12
-	PSLLQ  $0x01, X15
-	PXOR   X15, X12
-	PSLLQ  $0x01, X15
-	PXOR   X15, X12
-	PSLLQ  $0x05, X15
-	PXOR   X15, X12
-	MOVO   X9, X14
-	PSRLQ  $0x30, X14
-	MOVO   X14, X15
-	PSLLDQ $0x08, X14
-	PSRLDQ $0x08, X15
-	MOVO   X9, X0
-	PSLLQ  $0x10, X0
-	PXOR   X14, X0
-	PXOR   X15, X0
-	PSLLQ  $0x01, X15
-	PXOR   X15, X0
-	PSLLQ  $0x01, X15
-	PXOR   X15, X0
-	PSLLQ  $0x05, X15
-	PXOR   X15, X0
-	MOVO   X8, X1
-	PSHUFD $0xdf, X1, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X1, X1
-	PXOR   X14, X1
-	PXOR   X8, X9
-	PXOR   X8, X10
-	PXOR   X8, X11
-	PXOR   X8, X12
-	PXOR   X8, X0
-	PXOR   X8, X1
-	MOVOU  X0, 1184(SI)
-	MOVOU  X9, (SI)
-	MOVOU  X10, 64(SI)
-	MOVOU  X11, 128(SI)
-	MOVOU  X12, 192(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	PXOR   X1, X9
-	MOVOU  X9, 16(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	PXOR   X1, X10
-	MOVOU  X10, 80(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	PXOR   X1, X11
-	MOVOU  X11, 144(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	PXOR   X1, X12
-	MOVOU  X12, 208(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	PXOR   X1, X9
-	MOVOU  X9, 32(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	PXOR   X1, X10
-	MOVOU  X10, 96(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	PXOR   X1, X11
-	MOVOU  X11, 160(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	PXOR   X1, X12
-	MOVOU  X12, 224(SI)
-	PSHUFD $0xdf, X9, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X9, X9
-	PXOR   X14, X9
-	PXOR   X1, X9
-	MOVOU  X9, 48(SI)
-	PSHUFD $0xdf, X10, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X10, X10
-	PXOR   X14, X10
-	PXOR   X1, X10
-	MOVOU  X10, 112(SI)
-	PSHUFD $0xdf, X11, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X11, X11
-	PXOR   X14, X11
-	PXOR   X1, X11
-	MOVOU  X11, 176(SI)
-	PSHUFD $0xdf, X12, X14
-	PSRAL  $0x1f, X14
-	PAND   doublingSSE<>+0(SB), X14
-	PADDQ  X12, X12
-	PXOR   X14, X12
-	PXOR   X1, X12
-	MOVOU  X12, 240(SI)
-	MOVO   X8, X9
-	PXOR   960(AX), X9
-	MOVO   X8, X10
-	PXOR   1856(AX), X10
-	MOVO   X8, X11
-	PXOR   1152(AX), X11
-	MOVO   X8, X12
-	PXOR   1408(AX), X12
-	MOVO   X8, X13
-	PXOR   1664(AX), X13
-	MOVOU  X8, 1152(SI)
-	MOVQ   1152(SI), R13
-	MOVQ   1160(SI), R15
-	MOVQ   R13, R10
-	MOVQ   R15, R11
-	MOVQ   R11, R12
-	SARQ   $0x3f, R12
-	ANDQ   $0x00000087, R12
-	ADDQ   R10, R10
-	ADCQ   R11, R11
-	XORQ   R12, R10
-	XORQ   R10, R13
-	XORQ   R11, R15
-	MOVQ   R13, R14
-	XORQ   $0x00000087, R14
-	MOVQ   1184(SI), R10
-	MOVQ   1192(SI), R11
+	MOVO       X8, X9
+	PXOR       960(AX), X9
+	MOVO       X8, X10
+	PSHUFD     $0xdf, X8, X14
+	MOVO       X10, X0
+	PXOR       X8, X0
+	MOVOU      X0, (SI)
+	MOVOU      (DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X0
+	MOVO       X14, X1
+	PSRAL      $0x1f, X1
+	PAND       doublingSSE<>+0(SB), X1
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X1, X10
+	MOVO       X10, X1
+	PXOR       X8, X1
+	MOVOU      X1, 16(SI)
+	MOVOU      16(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X1
+	MOVO       X14, X2
+	PSRAL      $0x1f, X2
+	PAND       doublingSSE<>+0(SB), X2
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X2, X10
+	MOVO       X10, X2
+	PXOR       X8, X2
+	MOVOU      X2, 32(SI)
+	MOVOU      32(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X2
+	MOVO       X14, X3
+	PSRAL      $0x1f, X3
+	PAND       doublingSSE<>+0(SB), X3
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X3, X10
+	MOVO       X10, X3
+	PXOR       X8, X3
+	MOVOU      X3, 48(SI)
+	MOVOU      48(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X3
+	MOVO       X14, X4
+	PSRAL      $0x1f, X4
+	PAND       doublingSSE<>+0(SB), X4
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X4, X10
+	MOVO       X10, X4
+	PXOR       X8, X4
+	MOVOU      X4, 64(SI)
+	MOVOU      64(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X4
+	MOVO       X14, X5
+	PSRAL      $0x1f, X5
+	PAND       doublingSSE<>+0(SB), X5
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X5, X10
+	MOVO       X10, X5
+	PXOR       X8, X5
+	MOVOU      X5, 80(SI)
+	MOVOU      80(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X5
+	MOVO       X14, X6
+	PSRAL      $0x1f, X6
+	PAND       doublingSSE<>+0(SB), X6
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X6, X10
+	MOVO       X10, X6
+	PXOR       X8, X6
+	MOVOU      X6, 96(SI)
+	MOVOU      96(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X6
+	MOVO       X14, X7
+	PSRAL      $0x1f, X7
+	PAND       doublingSSE<>+0(SB), X7
+	PADDL      X14, X14
+	PADDQ      X10, X10
+	PXOR       X7, X10
+	MOVO       X10, X7
+	PXOR       X8, X7
+	MOVOU      X7, 112(SI)
+	MOVOU      112(DX), X15
+	PXOR       X9, X15
+	PXOR       X15, X7
+	MOVQ       X8, R13
+	PEXTRQ     $0x01, X8, R15
+	MOVQ       R13, R10
+	MOVQ       R15, R11
+	MOVQ       R13, R12
+	SHRQ       $0x30, R12
+	SHLQ       $0x10, R10
+	SHLQ       $0x10, R11
+	XORQ       R12, R11
+	MOVQ       R15, R12
+	SHRQ       $0x30, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x05, R12
+	XORQ       R12, R10
+	XORQ       R13, R10
+	XORQ       R15, R11
+	MOVQ       R13, R14
+	MOVQ       R15, DI
+	MOVQ       DI, R12
+	SARQ       $0x3f, R12
+	ANDQ       $0x00000087, R12
+	ADDQ       R14, R14
+	ADCQ       DI, DI
+	XORQ       R12, R14
+	XORQ       R14, R13
+	XORQ       DI, R15
+	XORQ       DI, DI
+	MOVQ       R13, R14
+	XORQ       $0x00000087, R14
+	LEAQ       (SI), DI
+	LEAQ       256(SI), R8
+	DECQ       1152(SI)
+	AESDEC     1024(AX), X0
+	AESDEC     1024(AX), X1
+	MOVO       X8, X11
+	PXOR       1152(AX), X11
+	AESDEC     1024(AX), X2
+	MOVQ       R10, (R8)
+	AESDEC     1024(AX), X3
+	MOVO       X8, X12
+	PXOR       1408(AX), X12
+	AESDEC     1024(AX), X4
+	MOVQ       R11, 8(R8)
+	AESDEC     1024(AX), X5
+	MOVO       X8, X13
+	PXOR       1664(AX), X13
+	AESDEC     1024(AX), X6
+	MOVO       X14, X15
+	MOVQ       R13, R12
+	AESDEC     1024(AX), X7
+	AESDEC     1088(AX), X0
+	PSRAL      $0x1f, X15
+	TESTQ      R11, R11
+	AESDEC     1088(AX), X1
+	AESDEC     1088(AX), X2
+	PAND       doublingSSE<>+0(SB), X15
+	CMOVQMI    R14, R12
+	AESDEC     1088(AX), X3
+	PADDL      X14, X14
+	AESDEC     1088(AX), X4
+	ADDQ       R10, R10
+	AESDEC     1088(AX), X5
+	PADDQ      X10, X10
+	AESDEC     1088(AX), X6
+	ADCQ       R11, R11
+	AESDEC     1088(AX), X7
+	PXOR       X15, X10
+	AESDEC     X11, X0
+	MOVO       X10, X15
+	XORQ       R12, R10
+	AESDEC     X11, X1
+	AESDEC     X11, X2
+	PXOR       X8, X15
+	XORQ       R15, R11
+	AESDEC     X11, X3
+	AESDEC     X11, X4
+	MOVOU      X15, 128(SI)
+	MOVQ       R10, 16(R8)
+	AESDEC     X11, X5
+	MOVO       X14, X15
+	AESDEC     X11, X6
+	MOVQ       R11, 24(R8)
+	AESDEC     X11, X7
+	PSRAL      $0x1f, X15
+	PXOR       X8, X0
+	MOVQ       R13, R12
+	PXOR       X8, X1
+	PAND       doublingSSE<>+0(SB), X15
+	PXOR       X8, X2
+	PADDL      X14, X14
+	TESTQ      R11, R11
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PADDQ      X10, X10
+	CMOVQMI    R14, R12
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X15, X10
+	ADDQ       R10, R10
+	PXOR       X8, X7
+	MOVO       X10, X15
+	AESDEC     1216(AX), X0
+	ADCQ       R11, R11
+	AESDEC     1216(AX), X1
+	PXOR       X8, X15
+	AESDEC     1216(AX), X2
+	XORQ       R12, R10
+	AESDEC     1216(AX), X3
+	MOVOU      X15, 144(SI)
+	AESDEC     1216(AX), X4
+	XORQ       R15, R11
+	AESDEC     1216(AX), X5
+	MOVO       X14, X15
+	AESDEC     1216(AX), X6
+	PSRAL      $0x1f, X15
+	MOVQ       R10, 32(R8)
+	AESDEC     1216(AX), X7
+	AESDEC     1280(AX), X0
+	PAND       doublingSSE<>+0(SB), X15
+	MOVQ       R11, 40(R8)
+	AESDEC     1280(AX), X1
+	AESDEC     1280(AX), X2
+	PADDL      X14, X14
+	MOVQ       R13, R12
+	AESDEC     1280(AX), X3
+	PADDQ      X10, X10
+	AESDEC     1280(AX), X4
+	TESTQ      R11, R11
+	AESDEC     1280(AX), X5
+	PXOR       X15, X10
+	AESDEC     1280(AX), X6
+	CMOVQMI    R14, R12
+	AESDEC     1280(AX), X7
+	MOVO       X10, X15
+	AESDEC     1344(AX), X0
+	PXOR       X8, X15
+	ADDQ       R10, R10
+	AESDEC     1344(AX), X1
+	AESDEC     1344(AX), X2
+	MOVOU      X15, 160(SI)
+	ADCQ       R11, R11
+	AESDEC     1344(AX), X3
+	AESDEC     1344(AX), X4
+	MOVO       X14, X15
+	XORQ       R12, R10
+	AESDEC     1344(AX), X5
+	PSRAL      $0x1f, X15
+	AESDEC     1344(AX), X6
+	XORQ       R15, R11
+	AESDEC     1344(AX), X7
+	PAND       doublingSSE<>+0(SB), X15
+	AESDEC     X12, X0
+	MOVQ       R10, 48(R8)
+	AESDEC     X12, X1
+	PADDL      X14, X14
+	AESDEC     X12, X2
+	PADDQ      X10, X10
+	MOVQ       R11, 56(R8)
+	AESDEC     X12, X3
+	AESDEC     X12, X4
+	PXOR       X15, X10
+	MOVQ       R13, R12
+	AESDEC     X12, X5
+	AESDEC     X12, X6
+	MOVO       X10, X15
+	TESTQ      R11, R11
+	AESDEC     X12, X7
+	PXOR       X8, X15
+	PXOR       X8, X0
+	PXOR       X8, X1
+	MOVOU      X15, 176(SI)
+	CMOVQMI    R14, R12
+	PXOR       X8, X2
+	PXOR       X8, X3
+	MOVO       X14, X15
+	ADDQ       R10, R10
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PSRAL      $0x1f, X15
+	ADCQ       R11, R11
+	PXOR       X8, X6
+	PAND       doublingSSE<>+0(SB), X15
+	PXOR       X8, X7
+	XORQ       R12, R10
+	AESDEC     1472(AX), X0
+	PADDL      X14, X14
+	AESDEC     1472(AX), X1
+	XORQ       R15, R11
+	AESDEC     1472(AX), X2
+	PADDQ      X10, X10
+	AESDEC     1472(AX), X3
+	PXOR       X15, X10
+	MOVQ       R10, 64(R8)
+	AESDEC     1472(AX), X4
+	AESDEC     1472(AX), X5
+	MOVO       X10, X15
+	MOVQ       R11, 72(R8)
+	AESDEC     1472(AX), X6
+	AESDEC     1472(AX), X7
+	PXOR       X8, X15
+	MOVQ       R13, R12
+	AESDEC     1536(AX), X0
+	MOVOU      X15, 192(SI)
+	AESDEC     1536(AX), X1
+	TESTQ      R11, R11
+	AESDEC     1536(AX), X2
+	MOVO       X14, X15
+	AESDEC     1536(AX), X3
+	CMOVQMI    R14, R12
+	AESDEC     1536(AX), X4
+	PSRAL      $0x1f, X15
+	AESDEC     1536(AX), X5
+	PAND       doublingSSE<>+0(SB), X15
+	ADDQ       R10, R10
+	AESDEC     1536(AX), X6
+	AESDEC     1536(AX), X7
+	PADDL      X14, X14
+	ADCQ       R11, R11
+	AESDEC     1600(AX), X0
+	AESDEC     1600(AX), X1
+	PADDQ      X10, X10
+	XORQ       R12, R10
+	AESDEC     1600(AX), X2
+	PXOR       X15, X10
+	AESDEC     1600(AX), X3
+	XORQ       R15, R11
+	AESDEC     1600(AX), X4
+	MOVO       X10, X15
+	AESDEC     1600(AX), X5
+	MOVQ       R10, 80(R8)
+	AESDEC     1600(AX), X6
+	PXOR       X8, X15
+	AESDEC     1600(AX), X7
+	MOVOU      X15, 208(SI)
+	MOVQ       R11, 88(R8)
+	AESDEC     X13, X0
+	AESDEC     X13, X1
+	MOVO       X14, X15
+	MOVQ       R13, R12
+	AESDEC     X13, X2
+	AESDEC     X13, X3
+	PSRAL      $0x1f, X15
+	TESTQ      R11, R11
+	AESDEC     X13, X4
+	AESDEC     X13, X5
+	PAND       doublingSSE<>+0(SB), X15
+	CMOVQMI    R14, R12
+	AESDEC     X13, X6
+	PADDL      X14, X14
+	AESDEC     X13, X7
+	ADDQ       R10, R10
+	PXOR       X8, X0
+	PADDQ      X10, X10
+	PXOR       X8, X1
+	ADCQ       R11, R11
+	PXOR       X8, X2
+	PXOR       X15, X10
+	PXOR       X8, X3
+	MOVO       X10, X15
+	XORQ       R12, R10
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X15
+	XORQ       R15, R11
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVOU      X15, 224(SI)
+	MOVQ       R10, 96(R8)
+	AESDEC     1728(AX), X0
+	MOVO       X14, X15
+	AESDEC     1728(AX), X1
+	MOVQ       R11, 104(R8)
+	AESDEC     1728(AX), X2
+	PSRAL      $0x1f, X15
+	AESDEC     1728(AX), X3
+	MOVQ       R13, R12
+	AESDEC     1728(AX), X4
+	PAND       doublingSSE<>+0(SB), X15
+	AESDEC     1728(AX), X5
+	PADDL      X14, X14
+	TESTQ      R11, R11
+	AESDEC     1728(AX), X6
+	AESDEC     1728(AX), X7
+	PADDQ      X10, X10
+	CMOVQMI    R14, R12
+	AESDEC     1792(AX), X0
+	AESDEC     1792(AX), X1
+	PXOR       X15, X10
+	ADDQ       R10, R10
+	AESDEC     1792(AX), X2
+	MOVO       X10, X15
+	AESDEC     1792(AX), X3
+	ADCQ       R11, R11
+	AESDEC     1792(AX), X4
+	PXOR       X8, X15
+	AESDEC     1792(AX), X5
+	XORQ       R12, R10
+	AESDEC     1792(AX), X6
+	MOVOU      X15, 240(SI)
+	AESDEC     1792(AX), X7
+	MOVO       X8, X10
+	PXOR       1856(AX), X10
+	XORQ       R15, R11
+	MOVO       X10, X15
+	PXOR       (DI), X15
+	AESDECLAST X15, X0
+	MOVO       X10, X15
+	PXOR       16(DI), X15
+	MOVQ       R10, 112(R8)
+	AESDECLAST X15, X1
+	MOVO       X10, X15
+	PXOR       32(DI), X15
+	AESDECLAST X15, X2
+	MOVQ       R11, 120(R8)
+	MOVO       X10, X15
+	PXOR       48(DI), X15
+	AESDECLAST X15, X3
+	MOVQ       R13, R12
+	MOVO       X10, X15
+	PXOR       64(DI), X15
+	AESDECLAST X15, X4
+	MOVO       X10, X15
+	PXOR       80(DI), X15
+	TESTQ      R11, R11
+	AESDECLAST X15, X5
+	MOVO       X10, X15
+	PXOR       96(DI), X15
+	AESDECLAST X15, X6
+	CMOVQMI    R14, R12
+	MOVO       X10, X15
+	PXOR       112(DI), X15
+	AESDECLAST X15, X7
+	ADDQ       R10, R10
+	MOVOU      X0, (CX)
+	MOVOU      X1, 16(CX)
+	MOVOU      X2, 32(CX)
+	ADCQ       R11, R11
+	MOVOU      X3, 48(CX)
+	MOVOU      X4, 64(CX)
+	MOVOU      X5, 80(CX)
+	XORQ       R12, R10
+	MOVOU      X6, 96(CX)
+	MOVOU      X7, 112(CX)
+	XORQ       R15, R11
+	JMP        secondHalf
 
 chunk:
 	CMPQ       BX, $0x01
 	JE         lastChunk
-	DECQ       1216(SI)
+	DECQ       1152(SI)
 	JNZ        chosen
 	MOVQ       perSector+40(FP), R12
 	ADDQ       R12, R12
-	MOVQ       R12, 1216(SI)
+	MOVQ       R12, 1152(SI)
 	MOVQ       (R9), R10
 	MOVQ       8(R9), R11
 	ADDQ       $0x10, R9
@@ -1553,9 +2250,9 @@ chunk:
 	JNZ        chosen
 	SUBQ       $0x00000080, R9
 	LEAQ       -1(BX), R12
-	CMPQ       R12, 1216(SI)
+	CMPQ       R12, 1152(SI)
 	JE         chosen
-	MOVQ       1224(SI), BP
+	MOVQ       1160(SI), BP
 	MOVQ       perSector+40(FP), R12
 	MOVQ       BP, X0
 	ADDQ       R12, BP
@@ -1573,7 +2270,7 @@ chunk:
 	ADDQ       R12, BP
 	MOVQ       BP, X7
 	ADDQ       R12, BP
-	MOVQ       BP, 1224(SI)
+	MOVQ       BP, 1160(SI)
 	PXOR       1920(AX), X0
 	PXOR       1920(AX), X1
 	PXOR       1920(AX), X2
@@ -1713,11 +2410,20 @@ chunk:
 	JMP        chosen
 
 lastChunk:
-	XORQ R10, R10
-	XORQ R11, R11
-	XORQ R13, R13
-	XORQ R14, R14
-	XORQ R15, R15
+	XORQ  R10, R10
+	XORQ  R11, R11
+	XORQ  R13, R13
+	XORQ  R14, R14
+	XORQ  R15, R15
+	PXOR  X15, X15
+	MOVOU X15, 128(R8)
+	MOVOU X15, 144(R8)
+	MOVOU X15, 160(R8)
+	MOVOU X15, 176(R8)
+	MOVOU X15, 192(R8)
+	MOVOU X15, 208(R8)
+	MOVOU X15, 224(R8)
+	MOVOU X15, 240(R8)
 
 chosen:
 	MOVOU      (DX), X0
@@ -1976,6 +2682,10 @@ chosen:
 	MOVOU      X6, 96(CX)
 	MOVOU      X7, 112(CX)
 	XORQ       R15, R11
+
+secondHalf:
+	DECQ       BX
+	JZ         lastHalf
 	MOVOU      128(DX), X0
 	PXOR       128(DI), X0
 	PXOR       X9, X0
@@ -2235,51 +2945,237 @@ chosen:
 	ADDQ       $0x00000100, DX
 	ADDQ       $0x00000100, CX
 	XCHGQ      DI, R8
-	DECQ       BX
-	JNZ        chunk
-	PXOR       X0, X0
-	MOVOU      X0, (R8)
-	MOVOU      X0, 16(R8)
-	MOVOU      X0, 32(R8)
-	MOVOU      X0, 48(R8)
-	MOVOU      X0, 64(R8)
-	MOVOU      X0, 80(R8)
-	MOVOU      X0, 96(R8)
-	MOVOU      X0, 112(R8)
-	MOVOU      X0, 128(R8)
-	MOVOU      X0, 144(R8)
-	MOVOU      X0, 160(R8)
-	MOVOU      X0, 176(R8)
-	MOVOU      X0, 192(R8)
-	MOVOU      X0, 208(R8)
-	MOVOU      X0, 224(R8)
-	MOVOU      X0, 240(R8)
-	MOVOU      X0, 1024(SI)
-	MOVOU      X0, 1040(SI)
-	MOVOU      X0, 1056(SI)
-	MOVOU      X0, 1072(SI)
-	MOVOU      X0, 1088(SI)
-	MOVOU      X0, 1104(SI)
-	MOVOU      X0, 1120(SI)
-	MOVOU      X0, 1136(SI)
-	MOVOU      X0, 1152(SI)
-	MOVOU      X0, 1168(SI)
-	MOVOU      X0, 1184(SI)
-	MOVOU      X0, 1200(SI)
-	PXOR       X0, X0
-	PXOR       X1, X1
-	PXOR       X2, X2
-	PXOR       X3, X3
-	PXOR       X4, X4
-	PXOR       X5, X5
-	PXOR       X6, X6
-	PXOR       X7, X7
-	PXOR       X8, X8
-	PXOR       X9, X9
-	PXOR       X10, X10
-	PXOR       X11, X11
-	PXOR       X12, X12
-	PXOR       X13, X13
-	PXOR       X14, X14
+	JMP        chunk
+
+lastHalf:
+	MOVOU      128(DX), X0
+	PXOR       128(DI), X0
+	PXOR       X9, X0
+	MOVOU      144(DX), X1
+	PXOR       144(DI), X1
+	PXOR       X9, X1
+	MOVOU      160(DX), X2
+	PXOR       160(DI), X2
+	PXOR       X9, X2
+	MOVOU      176(DX), X3
+	PXOR       176(DI), X3
+	PXOR       X9, X3
+	MOVOU      192(DX), X4
+	PXOR       192(DI), X4
+	PXOR       X9, X4
+	MOVOU      208(DX), X5
+	PXOR       208(DI), X5
+	PXOR       X9, X5
+	MOVOU      224(DX), X6
+	PXOR       224(DI), X6
+	PXOR       X9, X6
+	MOVOU      240(DX), X7
+	PXOR       240(DI), X7
+	PXOR       X9, X7
 	PXOR       X15, X15
+	AESDEC     1024(AX), X0
+	AESDEC     1024(AX), X1
+	AESDEC     1024(AX), X2
+	AESDEC     1024(AX), X3
+	AESDEC     1024(AX), X4
+	AESDEC     1024(AX), X5
+	AESDEC     1024(AX), X6
+	AESDEC     1024(AX), X7
+	AESDEC     1088(AX), X0
+	AESDEC     1088(AX), X1
+	AESDEC     1088(AX), X2
+	AESDEC     1088(AX), X3
+	AESDEC     1088(AX), X4
+	AESDEC     1088(AX), X5
+	AESDEC     1088(AX), X6
+	AESDEC     1088(AX), X7
+	MOVOU      X15, (DI)
+	AESDEC     X11, X0
+	AESDEC     X11, X1
+	AESDEC     X11, X2
+	AESDEC     X11, X3
+	AESDEC     X11, X4
+	AESDEC     X11, X5
+	AESDEC     X11, X6
+	AESDEC     X11, X7
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVOU      X15, 16(DI)
+	AESDEC     1216(AX), X0
+	AESDEC     1216(AX), X1
+	AESDEC     1216(AX), X2
+	AESDEC     1216(AX), X3
+	AESDEC     1216(AX), X4
+	AESDEC     1216(AX), X5
+	AESDEC     1216(AX), X6
+	AESDEC     1216(AX), X7
+	AESDEC     1280(AX), X0
+	AESDEC     1280(AX), X1
+	AESDEC     1280(AX), X2
+	AESDEC     1280(AX), X3
+	AESDEC     1280(AX), X4
+	AESDEC     1280(AX), X5
+	AESDEC     1280(AX), X6
+	AESDEC     1280(AX), X7
+	MOVOU      X15, 32(DI)
+	AESDEC     1344(AX), X0
+	AESDEC     1344(AX), X1
+	AESDEC     1344(AX), X2
+	AESDEC     1344(AX), X3
+	AESDEC     1344(AX), X4
+	AESDEC     1344(AX), X5
+	AESDEC     1344(AX), X6
+	AESDEC     1344(AX), X7
+	AESDEC     X12, X0
+	AESDEC     X12, X1
+	AESDEC     X12, X2
+	AESDEC     X12, X3
+	AESDEC     X12, X4
+	AESDEC     X12, X5
+	AESDEC     X12, X6
+	AESDEC     X12, X7
+	MOVOU      X15, 48(DI)
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	AESDEC     1472(AX), X0
+	AESDEC     1472(AX), X1
+	AESDEC     1472(AX), X2
+	AESDEC     1472(AX), X3
+	AESDEC     1472(AX), X4
+	AESDEC     1472(AX), X5
+	AESDEC     1472(AX), X6
+	AESDEC     1472(AX), X7
+	MOVOU      X15, 64(DI)
+	AESDEC     1536(AX), X0
+	AESDEC     1536(AX), X1
+	AESDEC     1536(AX), X2
+	AESDEC     1536(AX), X3
+	AESDEC     1536(AX), X4
+	AESDEC     1536(AX), X5
+	AESDEC     1536(AX), X6
+	AESDEC     1536(AX), X7
+	AESDEC     1600(AX), X0
+	AESDEC     1600(AX), X1
+	AESDEC     1600(AX), X2
+	AESDEC     1600(AX), X3
+	AESDEC     1600(AX), X4
+	AESDEC     1600(AX), X5
+	AESDEC     1600(AX), X6
+	AESDEC     1600(AX), X7
+	MOVOU      X15, 80(DI)
+	AESDEC     X13, X0
+	AESDEC     X13, X1
+	AESDEC     X13, X2
+	AESDEC     X13, X3
+	AESDEC     X13, X4
+	AESDEC     X13, X5
+	AESDEC     X13, X6
+	AESDEC     X13, X7
+	PXOR       X8, X0
+	PXOR       X8, X1
+	PXOR       X8, X2
+	PXOR       X8, X3
+	PXOR       X8, X4
+	PXOR       X8, X5
+	PXOR       X8, X6
+	PXOR       X8, X7
+	MOVOU      X15, 96(DI)
+	AESDEC     1728(AX), X0
+	AESDEC     1728(AX), X1
+	AESDEC     1728(AX), X2
+	AESDEC     1728(AX), X3
+	AESDEC     1728(AX), X4
+	AESDEC     1728(AX), X5
+	AESDEC     1728(AX), X6
+	AESDEC     1728(AX), X7
+	AESDEC     1792(AX), X0
+	AESDEC     1792(AX), X1
+	AESDEC     1792(AX), X2
+	AESDEC     1792(AX), X3
+	AESDEC     1792(AX), X4
+	AESDEC     1792(AX), X5
+	AESDEC     1792(AX), X6
+	AESDEC     1792(AX), X7
+	MOVOU      X15, 112(DI)
+	MOVO       X10, X15
+	PXOR       128(DI), X15
+	AESDECLAST X15, X0
+	MOVO       X10, X15
+	PXOR       144(DI), X15
+	AESDECLAST X15, X1
+	MOVO       X10, X15
+	PXOR       160(DI), X15
+	AESDECLAST X15, X2
+	MOVO       X10, X15
+	PXOR       176(DI), X15
+	AESDECLAST X15, X3
+	MOVO       X10, X15
+	PXOR       192(DI), X15
+	AESDECLAST X15, X4
+	MOVO       X10, X15
+	PXOR       208(DI), X15
+	AESDECLAST X15, X5
+	MOVO       X10, X15
+	PXOR       224(DI), X15
+	AESDECLAST X15, X6
+	MOVO       X10, X15
+	PXOR       240(DI), X15
+	AESDECLAST X15, X7
+	MOVOU      X0, 128(CX)
+	MOVOU      X1, 144(CX)
+	MOVOU      X2, 160(CX)
+	MOVOU      X3, 176(CX)
+	MOVOU      X4, 192(CX)
+	MOVOU      X5, 208(CX)
+	MOVOU      X6, 224(CX)
+	MOVOU      X7, 240(CX)
+	PXOR       X15, X15
+	MOVOU      X15, 128(DI)
+	MOVOU      X15, 144(DI)
+	MOVOU      X15, 160(DI)
+	MOVOU      X15, 176(DI)
+	MOVOU      X15, 192(DI)
+	MOVOU      X15, 208(DI)
+	MOVOU      X15, 224(DI)
+	MOVOU      X15, 240(DI)
+	TESTQ      R9, R9
+	JZ         wiped
+	MOVOU      X15, 1024(SI)
+	MOVOU      X15, 1040(SI)
+	MOVOU      X15, 1056(SI)
+	MOVOU      X15, 1072(SI)
+	MOVOU      X15, 1088(SI)
+	MOVOU      X15, 1104(SI)
+	MOVOU      X15, 1120(SI)
+	MOVOU      X15, 1136(SI)
+
+wiped:
+	PXOR X0, X0
+	PXOR X1, X1
+	PXOR X2, X2
+	PXOR X3, X3
+	PXOR X4, X4
+	PXOR X5, X5
+	PXOR X6, X6
+	PXOR X7, X7
+	PXOR X8, X8
+	PXOR X9, X9
+	PXOR X10, X10
+	PXOR X11, X11
+	PXOR X12, X12
+	PXOR X13, X13
+	PXOR X14, X14
+	PXOR X15, X15
 	RET

@@ -11,73 +11,65 @@ DATA reductionAVX2<>+24(SB)/8, $0x0000000000000000
 GLOBL reductionAVX2<>(SB), RODATA|NOPTR, $32
 
 // func encryptAVX2(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
-// Requires: AVX, AVX2, CMOV, VAES, VPCLMULQDQ
-TEXT ·encryptAVX2(SB), $1360-48
+// Requires: AES, AVX, AVX2, CMOV, VAES, VPCLMULQDQ
+TEXT ·encryptAVX2(SB), $1296-48
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), CX
 	MOVQ        src+16(FP), DX
 	MOVQ        pieces+24(FP), BX
 	LEAQ        127(SP), SI
 	ANDQ        $-128, SI
-	LEAQ        (SI), DI
-	LEAQ        512(SI), R8
-	LEAQ        1040(SI), R9
-	MOVQ        tweak+32(FP), R12
-	MOVQ        R12, 1224(SI)
 	MOVQ        perSector+40(FP), R12
-	MOVQ        R12, 1216(SI)
+	MOVQ        R12, 1152(SI)
 	CMPQ        BX, R12
 	JNE         sectors
-	MOVQ        1224(SI), R10
-	MOVQ        perSector+40(FP), R12
-	VMOVQ       R10, X0
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
-	VINSERTI128 $0x01, X15, Y0, Y0
-	MOVQ        R10, 1224(SI)
-	VPXOR       1920(AX), Y0, Y0
-	VAESENC     1984(AX), Y0, Y0
-	VAESENC     2048(AX), Y0, Y0
-	VAESENC     2112(AX), Y0, Y0
-	VAESENC     2176(AX), Y0, Y0
-	VAESENC     2240(AX), Y0, Y0
-	VAESENC     2304(AX), Y0, Y0
-	VAESENC     2368(AX), Y0, Y0
-	VAESENC     2432(AX), Y0, Y0
-	VAESENC     2496(AX), Y0, Y0
-	VAESENC     2560(AX), Y0, Y0
-	VAESENC     2624(AX), Y0, Y0
-	VAESENC     2688(AX), Y0, Y0
-	VAESENC     2752(AX), Y0, Y0
-	VAESENCLAST 2816(AX), Y0, Y0
+	XORQ        R9, R9
+	VMOVQ       tweak+32(FP), X0
+	VPXOR       1920(AX), X0, X0
+	VAESENC     1984(AX), X0, X0
+	VAESENC     2048(AX), X0, X0
+	VAESENC     2112(AX), X0, X0
+	VAESENC     2176(AX), X0, X0
+	VAESENC     2240(AX), X0, X0
+	VAESENC     2304(AX), X0, X0
+	VAESENC     2368(AX), X0, X0
+	VAESENC     2432(AX), X0, X0
+	VAESENC     2496(AX), X0, X0
+	VAESENC     2560(AX), X0, X0
+	VAESENC     2624(AX), X0, X0
+	VAESENC     2688(AX), X0, X0
+	VAESENC     2752(AX), X0, X0
+	VAESENCLAST 2816(AX), X0, X0
 	VINSERTI128 $0x01, X0, Y0, Y8
 	JMP         masked
 
 sectors:
-	MOVQ        1224(SI), R10
+	LEAQ        1040(SI), R9
+	MOVQ        tweak+32(FP), R12
+	MOVQ        R12, 1160(SI)
+	MOVQ        1160(SI), DI
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       R10, X0
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X0
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y0, Y0
-	VMOVQ       R10, X1
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X1
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y1, Y1
-	VMOVQ       R10, X2
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X2
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y2, Y2
-	VMOVQ       R10, X3
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X3
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        R10, 1224(SI)
+	MOVQ        DI, 1160(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -149,181 +141,524 @@ sectors:
 	VMOVDQU     Y3, 1120(SI)
 
 masked:
-	VPSRLQ     $0x3f, Y8, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x01, Y8, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPBLENDD   $0xf0, Y9, Y8, Y9
-	VPSRLQ     $0x38, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x08, Y9, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPSRLQ     $0x30, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x10, Y9, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPSRLQ     $0x28, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x18, Y9, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPSRLQ     $0x20, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x20, Y9, Y0
-	VPXOR      Y14, Y0, Y0
-	VPXOR      Y15, Y0, Y0
-	VMOVDQA    Y8, Y1
-	VPSRLQ     $0x3e, Y1, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y1, Y1
-	VPXOR      Y14, Y1, Y1
-	VPXOR      Y15, Y1, Y1
-	VPXOR      Y8, Y9, Y9
-	VPXOR      Y8, Y10, Y10
-	VPXOR      Y8, Y11, Y11
-	VPXOR      Y8, Y12, Y12
-	VPXOR      Y8, Y0, Y0
-	VPXOR      Y8, Y1, Y1
-	VMOVDQU    Y0, 1184(SI)
-	VMOVDQU    Y9, (SI)
-	VMOVDQU    Y10, 128(SI)
-	VMOVDQU    Y11, 256(SI)
-	VMOVDQU    Y12, 384(SI)
-	VPSRLQ     $0x3e, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y9, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPXOR      Y1, Y9, Y9
-	VMOVDQU    Y9, 32(SI)
-	VPSRLQ     $0x3e, Y10, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y10, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPXOR      Y1, Y10, Y10
-	VMOVDQU    Y10, 160(SI)
-	VPSRLQ     $0x3e, Y11, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y11, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPXOR      Y1, Y11, Y11
-	VMOVDQU    Y11, 288(SI)
-	VPSRLQ     $0x3e, Y12, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y12, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPXOR      Y1, Y12, Y12
-	VMOVDQU    Y12, 416(SI)
-	VPSRLQ     $0x3e, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y9, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPXOR      Y1, Y9, Y9
-	VMOVDQU    Y9, 64(SI)
-	VPSRLQ     $0x3e, Y10, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y10, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPXOR      Y1, Y10, Y10
-	VMOVDQU    Y10, 192(SI)
-	VPSRLQ     $0x3e, Y11, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y11, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPXOR      Y1, Y11, Y11
-	VMOVDQU    Y11, 320(SI)
-	VPSRLQ     $0x3e, Y12, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y12, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPXOR      Y1, Y12, Y12
-	VMOVDQU    Y12, 448(SI)
-	VPSRLQ     $0x3e, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y9, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPXOR      Y1, Y9, Y9
-	VMOVDQU    Y9, 96(SI)
-	VPSRLQ     $0x3e, Y10, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y10, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPXOR      Y1, Y10, Y10
-	VMOVDQU    Y10, 224(SI)
-	VPSRLQ     $0x3e, Y11, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y11, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPXOR      Y1, Y11, Y11
-	VMOVDQU    Y11, 352(SI)
-	VPSRLQ     $0x3e, Y12, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y12, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPXOR      Y1, Y12, Y12
-	VMOVDQU    Y12, 480(SI)
 	VPXOR      (AX), Y8, Y9
-	VPXOR      896(AX), Y8, Y10
-	VPXOR      192(AX), Y8, Y11
-	VPXOR      448(AX), Y8, Y12
-	VPXOR      704(AX), Y8, Y13
-	VMOVDQU    Y8, 1152(SI)
-	MOVQ       1152(SI), R13
-	MOVQ       1160(SI), R15
+	VPSRLQ     $0x3f, Y8, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y10
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y10, Y10
+	VPSLLQ     $0x01, Y8, Y14
+	VPXOR      Y14, Y10, Y10
+	VPBLENDD   $0xf0, Y10, Y8, Y10
+	VMOVDQA    Y10, Y0
+	VPXOR      Y8, Y0, Y0
+	VMOVDQU    Y0, (SI)
+	VMOVDQU    (DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y0, Y0
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y1
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y1, Y1
+	VPSLLQ     $0x02, Y10, Y14
+	VPXOR      Y14, Y1, Y1
+	VPXOR      Y8, Y1, Y1
+	VMOVDQU    Y1, 32(SI)
+	VMOVDQU    32(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y1, Y1
+	VPSRLQ     $0x3c, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y2
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y2, Y2
+	VPSLLQ     $0x04, Y10, Y14
+	VPXOR      Y14, Y2, Y2
+	VPXOR      Y8, Y2, Y2
+	VMOVDQU    Y2, 64(SI)
+	VMOVDQU    64(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y2, Y2
+	VPSRLQ     $0x3a, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y3
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y3, Y3
+	VPSLLQ     $0x06, Y10, Y14
+	VPXOR      Y14, Y3, Y3
+	VPXOR      Y8, Y3, Y3
+	VMOVDQU    Y3, 96(SI)
+	VMOVDQU    96(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y3, Y3
+	VPSRLQ     $0x38, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y4
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y4, Y4
+	VPSLLQ     $0x08, Y10, Y14
+	VPXOR      Y14, Y4, Y4
+	VPXOR      Y8, Y4, Y4
+	VMOVDQU    Y4, 128(SI)
+	VMOVDQU    128(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y4, Y4
+	VPSRLQ     $0x36, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y5
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y5, Y5
+	VPSLLQ     $0x0a, Y10, Y14
+	VPXOR      Y14, Y5, Y5
+	VPXOR      Y8, Y5, Y5
+	VMOVDQU    Y5, 160(SI)
+	VMOVDQU    160(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y5, Y5
+	VPSRLQ     $0x34, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y6
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y6, Y6
+	VPSLLQ     $0x0c, Y10, Y14
+	VPXOR      Y14, Y6, Y6
+	VPXOR      Y8, Y6, Y6
+	VMOVDQU    Y6, 192(SI)
+	VMOVDQU    192(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y6, Y6
+	VPSRLQ     $0x32, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y7
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y7, Y7
+	VPSLLQ     $0x0e, Y10, Y14
+	VPXOR      Y14, Y7, Y7
+	VPXOR      Y8, Y7, Y7
+	VMOVDQU    Y7, 224(SI)
+	VMOVDQU    224(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y7, Y7
+	VMOVQ      X8, R13
+	VPEXTRQ    $0x01, X8, R15
 	MOVQ       R13, R10
 	MOVQ       R15, R11
-	MOVQ       R11, R12
+	MOVQ       R13, R12
+	SHRQ       $0x20, R12
+	SHLQ       $0x20, R10
+	SHLQ       $0x20, R11
+	XORQ       R12, R11
+	MOVQ       R15, R12
+	SHRQ       $0x20, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x05, R12
+	XORQ       R12, R10
+	XORQ       R13, R10
+	XORQ       R15, R11
+	MOVQ       R13, R14
+	MOVQ       R15, DI
+	MOVQ       DI, R12
 	SARQ       $0x3f, R12
 	ANDQ       $0x00000087, R12
-	ADDQ       R10, R10
-	ADCQ       R11, R11
-	XORQ       R12, R10
-	XORQ       R10, R13
-	XORQ       R11, R15
+	ADDQ       R14, R14
+	ADCQ       DI, DI
+	XORQ       R12, R14
+	XORQ       R14, R13
+	XORQ       DI, R15
+	XORQ       DI, DI
 	MOVQ       R13, R14
 	XORQ       $0x00000087, R14
-	MOVQ       1184(SI), R10
-	MOVQ       1192(SI), R11
+	LEAQ       (SI), DI
+	LEAQ       512(SI), R8
+	CMPQ       BX, $0x01
+	JE         onlyChunk
+	DECQ       1152(SI)
+	JNZ        begun
+	MOVQ       perSector+40(FP), R12
+	MOVQ       R12, 1152(SI)
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	ADDQ       $0x10, R9
+	JMP        begun
+
+onlyChunk:
+	XORQ R10, R10
+	XORQ R11, R11
+	XORQ R13, R13
+	XORQ R14, R14
+	XORQ R15, R15
+
+begun:
+	VAESENC     64(AX), Y0, Y0
+	VAESENC     64(AX), Y1, Y1
+	VPXOR       192(AX), Y8, Y11
+	MOVQ        R10, (R8)
+	VAESENC     64(AX), Y2, Y2
+	MOVQ        R11, 8(R8)
+	VAESENC     64(AX), Y3, Y3
+	VPXOR       448(AX), Y8, Y12
+	MOVQ        R13, R12
+	VAESENC     64(AX), Y4, Y4
+	TESTQ       R11, R11
+	VAESENC     64(AX), Y5, Y5
+	VPXOR       704(AX), Y8, Y13
+	CMOVQMI     R14, R12
+	VAESENC     64(AX), Y6, Y6
+	ADDQ        R10, R10
+	VAESENC     64(AX), Y7, Y7
+	VPSRLQ      $0x30, Y10, Y14
+	ADCQ        R11, R11
+	VAESENC     128(AX), Y0, Y0
+	XORQ        R12, R10
+	VAESENC     128(AX), Y1, Y1
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	XORQ        R15, R11
+	VAESENC     128(AX), Y2, Y2
+	MOVQ        R10, 16(R8)
+	VAESENC     128(AX), Y3, Y3
+	VPSLLDQ     $0x08, Y14, Y14
+	MOVQ        R11, 24(R8)
+	VAESENC     128(AX), Y4, Y4
+	MOVQ        R13, R12
+	VAESENC     128(AX), Y5, Y5
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESENC     128(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESENC     128(AX), Y7, Y7
+	VPSLLQ      $0x10, Y10, Y14
+	ADDQ        R10, R10
+	VAESENC     Y11, Y0, Y0
+	VPXOR       Y14, Y15, Y15
+	ADCQ        R11, R11
+	VAESENC     Y11, Y1, Y1
+	XORQ        R12, R10
+	VAESENC     Y11, Y2, Y2
+	VPXOR       Y8, Y15, Y15
+	XORQ        R15, R11
+	VAESENC     Y11, Y3, Y3
+	MOVQ        R10, 32(R8)
+	VAESENC     Y11, Y4, Y4
+	VMOVDQU     Y15, 256(SI)
+	MOVQ        R11, 40(R8)
+	VAESENC     Y11, Y5, Y5
+	MOVQ        R13, R12
+	VAESENC     Y11, Y6, Y6
+	VPSRLQ      $0x2e, Y10, Y14
+	TESTQ       R11, R11
+	VAESENC     Y11, Y7, Y7
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y0, Y0
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	ADDQ        R10, R10
+	VPXOR       Y8, Y1, Y1
+	ADCQ        R11, R11
+	VPXOR       Y8, Y2, Y2
+	VPSLLDQ     $0x08, Y14, Y14
+	XORQ        R12, R10
+	VPXOR       Y8, Y3, Y3
+	XORQ        R15, R11
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R10, 48(R8)
+	VPXOR       Y8, Y5, Y5
+	MOVQ        R11, 56(R8)
+	VPXOR       Y8, Y6, Y6
+	VPSLLQ      $0x12, Y10, Y14
+	MOVQ        R13, R12
+	VPXOR       Y8, Y7, Y7
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESENC     256(AX), Y0, Y0
+	CMOVQMI     R14, R12
+	VAESENC     256(AX), Y1, Y1
+	VPXOR       Y8, Y15, Y15
+	ADDQ        R10, R10
+	VAESENC     256(AX), Y2, Y2
+	ADCQ        R11, R11
+	VAESENC     256(AX), Y3, Y3
+	VMOVDQU     Y15, 288(SI)
+	XORQ        R12, R10
+	VAESENC     256(AX), Y4, Y4
+	XORQ        R15, R11
+	VAESENC     256(AX), Y5, Y5
+	VPSRLQ      $0x2c, Y10, Y14
+	MOVQ        R10, 64(R8)
+	VAESENC     256(AX), Y6, Y6
+	MOVQ        R11, 72(R8)
+	VAESENC     256(AX), Y7, Y7
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	MOVQ        R13, R12
+	VAESENC     320(AX), Y0, Y0
+	TESTQ       R11, R11
+	VAESENC     320(AX), Y1, Y1
+	VPSLLDQ     $0x08, Y14, Y14
+	CMOVQMI     R14, R12
+	VAESENC     320(AX), Y2, Y2
+	ADDQ        R10, R10
+	VAESENC     320(AX), Y3, Y3
+	VPXOR       Y14, Y15, Y15
+	ADCQ        R11, R11
+	VAESENC     320(AX), Y4, Y4
+	XORQ        R12, R10
+	VAESENC     320(AX), Y5, Y5
+	VPSLLQ      $0x14, Y10, Y14
+	XORQ        R15, R11
+	VAESENC     320(AX), Y6, Y6
+	MOVQ        R10, 80(R8)
+	VAESENC     320(AX), Y7, Y7
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R11, 88(R8)
+	VAESENC     384(AX), Y0, Y0
+	VPXOR       Y8, Y15, Y15
+	MOVQ        R13, R12
+	VAESENC     384(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESENC     384(AX), Y2, Y2
+	VMOVDQU     Y15, 320(SI)
+	CMOVQMI     R14, R12
+	VAESENC     384(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESENC     384(AX), Y4, Y4
+	VPSRLQ      $0x2a, Y10, Y14
+	ADCQ        R11, R11
+	VAESENC     384(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESENC     384(AX), Y6, Y6
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	XORQ        R15, R11
+	VAESENC     384(AX), Y7, Y7
+	MOVQ        R10, 96(R8)
+	VAESENC     Y12, Y0, Y0
+	VPSLLDQ     $0x08, Y14, Y14
+	MOVQ        R11, 104(R8)
+	VAESENC     Y12, Y1, Y1
+	MOVQ        R13, R12
+	VAESENC     Y12, Y2, Y2
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESENC     Y12, Y3, Y3
+	CMOVQMI     R14, R12
+	VAESENC     Y12, Y4, Y4
+	VPSLLQ      $0x16, Y10, Y14
+	ADDQ        R10, R10
+	VAESENC     Y12, Y5, Y5
+	ADCQ        R11, R11
+	VAESENC     Y12, Y6, Y6
+	VPXOR       Y14, Y15, Y15
+	XORQ        R12, R10
+	VAESENC     Y12, Y7, Y7
+	VPXOR       Y8, Y15, Y15
+	XORQ        R15, R11
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VMOVDQU     Y15, 352(SI)
+	MOVQ        R10, 112(R8)
+	VPXOR       Y8, Y2, Y2
+	MOVQ        R11, 120(R8)
+	VPXOR       Y8, Y3, Y3
+	VPSRLQ      $0x28, Y10, Y14
+	MOVQ        R13, R12
+	VPXOR       Y8, Y4, Y4
+	TESTQ       R11, R11
+	VPXOR       Y8, Y5, Y5
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y6, Y6
+	ADDQ        R10, R10
+	VPXOR       Y8, Y7, Y7
+	VPSLLDQ     $0x08, Y14, Y14
+	ADCQ        R11, R11
+	VAESENC     512(AX), Y0, Y0
+	XORQ        R12, R10
+	VAESENC     512(AX), Y1, Y1
+	VPXOR       Y14, Y15, Y15
+	XORQ        R15, R11
+	VAESENC     512(AX), Y2, Y2
+	MOVQ        R10, 128(R8)
+	VAESENC     512(AX), Y3, Y3
+	VPSLLQ      $0x18, Y10, Y14
+	MOVQ        R11, 136(R8)
+	VAESENC     512(AX), Y4, Y4
+	MOVQ        R13, R12
+	VAESENC     512(AX), Y5, Y5
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESENC     512(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESENC     512(AX), Y7, Y7
+	VPXOR       Y8, Y15, Y15
+	ADDQ        R10, R10
+	VAESENC     576(AX), Y0, Y0
+	VMOVDQU     Y15, 384(SI)
+	ADCQ        R11, R11
+	VAESENC     576(AX), Y1, Y1
+	XORQ        R12, R10
+	VAESENC     576(AX), Y2, Y2
+	VPSRLQ      $0x26, Y10, Y14
+	XORQ        R15, R11
+	VAESENC     576(AX), Y3, Y3
+	MOVQ        R10, 144(R8)
+	VAESENC     576(AX), Y4, Y4
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	MOVQ        R11, 152(R8)
+	VAESENC     576(AX), Y5, Y5
+	MOVQ        R13, R12
+	VAESENC     576(AX), Y6, Y6
+	VPSLLDQ     $0x08, Y14, Y14
+	TESTQ       R11, R11
+	VAESENC     576(AX), Y7, Y7
+	CMOVQMI     R14, R12
+	VAESENC     640(AX), Y0, Y0
+	VPXOR       Y14, Y15, Y15
+	ADDQ        R10, R10
+	VAESENC     640(AX), Y1, Y1
+	ADCQ        R11, R11
+	VAESENC     640(AX), Y2, Y2
+	VPSLLQ      $0x1a, Y10, Y14
+	XORQ        R12, R10
+	VAESENC     640(AX), Y3, Y3
+	XORQ        R15, R11
+	VAESENC     640(AX), Y4, Y4
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R10, 160(R8)
+	VAESENC     640(AX), Y5, Y5
+	MOVQ        R11, 168(R8)
+	VAESENC     640(AX), Y6, Y6
+	VPXOR       Y8, Y15, Y15
+	MOVQ        R13, R12
+	VAESENC     640(AX), Y7, Y7
+	VMOVDQU     Y15, 416(SI)
+	TESTQ       R11, R11
+	VAESENC     Y13, Y0, Y0
+	CMOVQMI     R14, R12
+	VAESENC     Y13, Y1, Y1
+	VPSRLQ      $0x24, Y10, Y14
+	ADDQ        R10, R10
+	VAESENC     Y13, Y2, Y2
+	ADCQ        R11, R11
+	VAESENC     Y13, Y3, Y3
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	XORQ        R12, R10
+	VAESENC     Y13, Y4, Y4
+	XORQ        R15, R11
+	VAESENC     Y13, Y5, Y5
+	VPSLLDQ     $0x08, Y14, Y14
+	MOVQ        R10, 176(R8)
+	VAESENC     Y13, Y6, Y6
+	MOVQ        R11, 184(R8)
+	VAESENC     Y13, Y7, Y7
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R13, R12
+	VPXOR       Y8, Y0, Y0
+	TESTQ       R11, R11
+	VPXOR       Y8, Y1, Y1
+	VPSLLQ      $0x1c, Y10, Y14
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y2, Y2
+	ADDQ        R10, R10
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y14, Y15, Y15
+	ADCQ        R11, R11
+	VPXOR       Y8, Y4, Y4
+	XORQ        R12, R10
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y15, Y15
+	XORQ        R15, R11
+	VPXOR       Y8, Y6, Y6
+	MOVQ        R10, 192(R8)
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y15, 448(SI)
+	MOVQ        R11, 200(R8)
+	VAESENC     768(AX), Y0, Y0
+	VPSRLQ      $0x22, Y10, Y14
+	MOVQ        R13, R12
+	VAESENC     768(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESENC     768(AX), Y2, Y2
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	CMOVQMI     R14, R12
+	VAESENC     768(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESENC     768(AX), Y4, Y4
+	VPSLLDQ     $0x08, Y14, Y14
+	ADCQ        R11, R11
+	VAESENC     768(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESENC     768(AX), Y6, Y6
+	VPXOR       Y14, Y15, Y15
+	XORQ        R15, R11
+	VAESENC     768(AX), Y7, Y7
+	MOVQ        R10, 208(R8)
+	VAESENC     832(AX), Y0, Y0
+	VPSLLQ      $0x1e, Y10, Y14
+	MOVQ        R11, 216(R8)
+	VAESENC     832(AX), Y1, Y1
+	MOVQ        R13, R12
+	VAESENC     832(AX), Y2, Y2
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESENC     832(AX), Y3, Y3
+	CMOVQMI     R14, R12
+	VAESENC     832(AX), Y4, Y4
+	VPXOR       Y8, Y15, Y15
+	ADDQ        R10, R10
+	VAESENC     832(AX), Y5, Y5
+	ADCQ        R11, R11
+	VAESENC     832(AX), Y6, Y6
+	VMOVDQU     Y15, 480(SI)
+	XORQ        R12, R10
+	VAESENC     832(AX), Y7, Y7
+	VPXOR       896(AX), Y8, Y10
+	XORQ        R15, R11
+	VPXOR       (DI), Y10, Y15
+	VAESENCLAST Y15, Y0, Y0
+	MOVQ        R10, 224(R8)
+	VPXOR       32(DI), Y10, Y15
+	MOVQ        R11, 232(R8)
+	VAESENCLAST Y15, Y1, Y1
+	MOVQ        R13, R12
+	VPXOR       64(DI), Y10, Y15
+	VAESENCLAST Y15, Y2, Y2
+	TESTQ       R11, R11
+	VPXOR       96(DI), Y10, Y15
+	CMOVQMI     R14, R12
+	VAESENCLAST Y15, Y3, Y3
+	ADDQ        R10, R10
+	VPXOR       128(DI), Y10, Y15
+	VAESENCLAST Y15, Y4, Y4
+	ADCQ        R11, R11
+	VPXOR       160(DI), Y10, Y15
+	XORQ        R12, R10
+	VAESENCLAST Y15, Y5, Y5
+	XORQ        R15, R11
+	VPXOR       192(DI), Y10, Y15
+	VAESENCLAST Y15, Y6, Y6
+	MOVQ        R10, 240(R8)
+	VPXOR       224(DI), Y10, Y15
+	MOVQ        R11, 248(R8)
+	VAESENCLAST Y15, Y7, Y7
+	MOVQ        R13, R12
+	VMOVDQU     Y0, (CX)
+	VMOVDQU     Y1, 32(CX)
+	TESTQ       R11, R11
+	VMOVDQU     Y2, 64(CX)
+	CMOVQMI     R14, R12
+	VMOVDQU     Y3, 96(CX)
+	ADDQ        R10, R10
+	VMOVDQU     Y4, 128(CX)
+	VMOVDQU     Y5, 160(CX)
+	ADCQ        R11, R11
+	VMOVDQU     Y6, 192(CX)
+	XORQ        R12, R10
+	VMOVDQU     Y7, 224(CX)
+	XORQ        R15, R11
+	JMP         secondHalf
 
 chunk:
 	CMPQ        BX, $0x01
 	JE          lastChunk
-	DECQ        1216(SI)
+	DECQ        1152(SI)
 	JNZ         chosen
 	MOVQ        perSector+40(FP), R12
-	MOVQ        R12, 1216(SI)
+	MOVQ        R12, 1152(SI)
 	MOVQ        (R9), R10
 	MOVQ        8(R9), R11
 	ADDQ        $0x10, R9
@@ -331,9 +666,9 @@ chunk:
 	JNZ         chosen
 	SUBQ        $0x00000080, R9
 	LEAQ        -1(BX), R12
-	CMPQ        R12, 1216(SI)
+	CMPQ        R12, 1152(SI)
 	JE          chosen
-	MOVQ        1224(SI), BP
+	MOVQ        1160(SI), BP
 	MOVQ        perSector+40(FP), R12
 	VMOVQ       BP, X0
 	ADDQ        R12, BP
@@ -355,7 +690,7 @@ chunk:
 	VMOVQ       BP, X15
 	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        BP, 1224(SI)
+	MOVQ        BP, 1160(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -427,11 +762,20 @@ chunk:
 	JMP         chosen
 
 lastChunk:
-	XORQ R10, R10
-	XORQ R11, R11
-	XORQ R13, R13
-	XORQ R14, R14
-	XORQ R15, R15
+	XORQ    R10, R10
+	XORQ    R11, R11
+	XORQ    R13, R13
+	XORQ    R14, R14
+	XORQ    R15, R15
+	VPXOR   Y15, Y15, Y15
+	VMOVDQU Y15, 256(R8)
+	VMOVDQU Y15, 288(R8)
+	VMOVDQU Y15, 320(R8)
+	VMOVDQU Y15, 352(R8)
+	VMOVDQU Y15, 384(R8)
+	VMOVDQU Y15, 416(R8)
+	VMOVDQU Y15, 448(R8)
+	VMOVDQU Y15, 480(R8)
 
 chosen:
 	VPXOR       (DI), Y9, Y0
@@ -746,6 +1090,10 @@ chosen:
 	XORQ        R12, R10
 	VMOVDQU     Y7, 224(CX)
 	XORQ        R15, R11
+
+secondHalf:
+	DECQ        BX
+	JZ          lastHalf
 	VPXOR       256(DI), Y9, Y0
 	VPXOR       256(DX), Y0, Y0
 	MOVQ        R10, 256(R8)
@@ -1061,118 +1409,282 @@ chosen:
 	ADDQ        $0x00000200, DX
 	ADDQ        $0x00000200, CX
 	XCHGQ       DI, R8
-	DECQ        BX
-	JNZ         chunk
-	VPXOR       Y0, Y0, Y0
-	VMOVDQU     Y0, (R8)
-	VMOVDQU     Y0, 32(R8)
-	VMOVDQU     Y0, 64(R8)
-	VMOVDQU     Y0, 96(R8)
-	VMOVDQU     Y0, 128(R8)
-	VMOVDQU     Y0, 160(R8)
-	VMOVDQU     Y0, 192(R8)
-	VMOVDQU     Y0, 224(R8)
-	VMOVDQU     Y0, 256(R8)
-	VMOVDQU     Y0, 288(R8)
-	VMOVDQU     Y0, 320(R8)
-	VMOVDQU     Y0, 352(R8)
-	VMOVDQU     Y0, 384(R8)
-	VMOVDQU     Y0, 416(R8)
-	VMOVDQU     Y0, 448(R8)
-	VMOVDQU     Y0, 480(R8)
-	VMOVDQU     Y0, 1024(SI)
-	VMOVDQU     Y0, 1056(SI)
-	VMOVDQU     Y0, 1088(SI)
-	VMOVDQU     Y0, 1120(SI)
-	VMOVDQU     Y0, 1152(SI)
-	VMOVDQU     Y0, 1184(SI)
-	VPXOR       Y0, Y0, Y0
-	VPXOR       Y1, Y1, Y1
-	VPXOR       Y2, Y2, Y2
-	VPXOR       Y3, Y3, Y3
-	VPXOR       Y4, Y4, Y4
-	VPXOR       Y5, Y5, Y5
-	VPXOR       Y6, Y6, Y6
-	VPXOR       Y7, Y7, Y7
-	VPXOR       Y8, Y8, Y8
-	VPXOR       Y9, Y9, Y9
-	VPXOR       Y10, Y10, Y10
-	VPXOR       Y11, Y11, Y11
-	VPXOR       Y12, Y12, Y12
-	VPXOR       Y13, Y13, Y13
-	VPXOR       Y14, Y14, Y14
+	JMP         chunk
+
+lastHalf:
+	VPXOR       256(DI), Y9, Y0
+	VPXOR       256(DX), Y0, Y0
+	VPXOR       288(DI), Y9, Y1
+	VPXOR       288(DX), Y1, Y1
+	VPXOR       320(DI), Y9, Y2
+	VPXOR       320(DX), Y2, Y2
+	VPXOR       352(DI), Y9, Y3
+	VPXOR       352(DX), Y3, Y3
+	VPXOR       384(DI), Y9, Y4
+	VPXOR       384(DX), Y4, Y4
+	VPXOR       416(DI), Y9, Y5
+	VPXOR       416(DX), Y5, Y5
+	VPXOR       448(DI), Y9, Y6
+	VPXOR       448(DX), Y6, Y6
+	VPXOR       480(DI), Y9, Y7
+	VPXOR       480(DX), Y7, Y7
 	VPXOR       Y15, Y15, Y15
+	VAESENC     64(AX), Y0, Y0
+	VAESENC     64(AX), Y1, Y1
+	VAESENC     64(AX), Y2, Y2
+	VAESENC     64(AX), Y3, Y3
+	VAESENC     64(AX), Y4, Y4
+	VAESENC     64(AX), Y5, Y5
+	VAESENC     64(AX), Y6, Y6
+	VAESENC     64(AX), Y7, Y7
+	VAESENC     128(AX), Y0, Y0
+	VAESENC     128(AX), Y1, Y1
+	VAESENC     128(AX), Y2, Y2
+	VAESENC     128(AX), Y3, Y3
+	VAESENC     128(AX), Y4, Y4
+	VAESENC     128(AX), Y5, Y5
+	VAESENC     128(AX), Y6, Y6
+	VAESENC     128(AX), Y7, Y7
+	VMOVDQU     Y15, (DI)
+	VAESENC     Y11, Y0, Y0
+	VAESENC     Y11, Y1, Y1
+	VAESENC     Y11, Y2, Y2
+	VAESENC     Y11, Y3, Y3
+	VAESENC     Y11, Y4, Y4
+	VAESENC     Y11, Y5, Y5
+	VAESENC     Y11, Y6, Y6
+	VAESENC     Y11, Y7, Y7
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y15, 32(DI)
+	VAESENC     256(AX), Y0, Y0
+	VAESENC     256(AX), Y1, Y1
+	VAESENC     256(AX), Y2, Y2
+	VAESENC     256(AX), Y3, Y3
+	VAESENC     256(AX), Y4, Y4
+	VAESENC     256(AX), Y5, Y5
+	VAESENC     256(AX), Y6, Y6
+	VAESENC     256(AX), Y7, Y7
+	VAESENC     320(AX), Y0, Y0
+	VAESENC     320(AX), Y1, Y1
+	VAESENC     320(AX), Y2, Y2
+	VAESENC     320(AX), Y3, Y3
+	VAESENC     320(AX), Y4, Y4
+	VAESENC     320(AX), Y5, Y5
+	VAESENC     320(AX), Y6, Y6
+	VAESENC     320(AX), Y7, Y7
+	VMOVDQU     Y15, 64(DI)
+	VAESENC     384(AX), Y0, Y0
+	VAESENC     384(AX), Y1, Y1
+	VAESENC     384(AX), Y2, Y2
+	VAESENC     384(AX), Y3, Y3
+	VAESENC     384(AX), Y4, Y4
+	VAESENC     384(AX), Y5, Y5
+	VAESENC     384(AX), Y6, Y6
+	VAESENC     384(AX), Y7, Y7
+	VAESENC     Y12, Y0, Y0
+	VAESENC     Y12, Y1, Y1
+	VAESENC     Y12, Y2, Y2
+	VAESENC     Y12, Y3, Y3
+	VAESENC     Y12, Y4, Y4
+	VAESENC     Y12, Y5, Y5
+	VAESENC     Y12, Y6, Y6
+	VAESENC     Y12, Y7, Y7
+	VMOVDQU     Y15, 96(DI)
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	VAESENC     512(AX), Y0, Y0
+	VAESENC     512(AX), Y1, Y1
+	VAESENC     512(AX), Y2, Y2
+	VAESENC     512(AX), Y3, Y3
+	VAESENC     512(AX), Y4, Y4
+	VAESENC     512(AX), Y5, Y5
+	VAESENC     512(AX), Y6, Y6
+	VAESENC     512(AX), Y7, Y7
+	VMOVDQU     Y15, 128(DI)
+	VAESENC     576(AX), Y0, Y0
+	VAESENC     576(AX), Y1, Y1
+	VAESENC     576(AX), Y2, Y2
+	VAESENC     576(AX), Y3, Y3
+	VAESENC     576(AX), Y4, Y4
+	VAESENC     576(AX), Y5, Y5
+	VAESENC     576(AX), Y6, Y6
+	VAESENC     576(AX), Y7, Y7
+	VAESENC     640(AX), Y0, Y0
+	VAESENC     640(AX), Y1, Y1
+	VAESENC     640(AX), Y2, Y2
+	VAESENC     640(AX), Y3, Y3
+	VAESENC     640(AX), Y4, Y4
+	VAESENC     640(AX), Y5, Y5
+	VAESENC     640(AX), Y6, Y6
+	VAESENC     640(AX), Y7, Y7
+	VMOVDQU     Y15, 160(DI)
+	VAESENC     Y13, Y0, Y0
+	VAESENC     Y13, Y1, Y1
+	VAESENC     Y13, Y2, Y2
+	VAESENC     Y13, Y3, Y3
+	VAESENC     Y13, Y4, Y4
+	VAESENC     Y13, Y5, Y5
+	VAESENC     Y13, Y6, Y6
+	VAESENC     Y13, Y7, Y7
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y15, 192(DI)
+	VAESENC     768(AX), Y0, Y0
+	VAESENC     768(AX), Y1, Y1
+	VAESENC     768(AX), Y2, Y2
+	VAESENC     768(AX), Y3, Y3
+	VAESENC     768(AX), Y4, Y4
+	VAESENC     768(AX), Y5, Y5
+	VAESENC     768(AX), Y6, Y6
+	VAESENC     768(AX), Y7, Y7
+	VAESENC     832(AX), Y0, Y0
+	VAESENC     832(AX), Y1, Y1
+	VAESENC     832(AX), Y2, Y2
+	VAESENC     832(AX), Y3, Y3
+	VAESENC     832(AX), Y4, Y4
+	VAESENC     832(AX), Y5, Y5
+	VAESENC     832(AX), Y6, Y6
+	VAESENC     832(AX), Y7, Y7
+	VMOVDQU     Y15, 224(DI)
+	VPXOR       256(DI), Y10, Y15
+	VAESENCLAST Y15, Y0, Y0
+	VPXOR       288(DI), Y10, Y15
+	VAESENCLAST Y15, Y1, Y1
+	VPXOR       320(DI), Y10, Y15
+	VAESENCLAST Y15, Y2, Y2
+	VPXOR       352(DI), Y10, Y15
+	VAESENCLAST Y15, Y3, Y3
+	VPXOR       384(DI), Y10, Y15
+	VAESENCLAST Y15, Y4, Y4
+	VPXOR       416(DI), Y10, Y15
+	VAESENCLAST Y15, Y5, Y5
+	VPXOR       448(DI), Y10, Y15
+	VAESENCLAST Y15, Y6, Y6
+	VPXOR       480(DI), Y10, Y15
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, 256(CX)
+	VMOVDQU     Y1, 288(CX)
+	VMOVDQU     Y2, 320(CX)
+	VMOVDQU     Y3, 352(CX)
+	VMOVDQU     Y4, 384(CX)
+	VMOVDQU     Y5, 416(CX)
+	VMOVDQU     Y6, 448(CX)
+	VMOVDQU     Y7, 480(CX)
+	VPXOR       Y15, Y15, Y15
+	VMOVDQU     Y15, 256(DI)
+	VMOVDQU     Y15, 288(DI)
+	VMOVDQU     Y15, 320(DI)
+	VMOVDQU     Y15, 352(DI)
+	VMOVDQU     Y15, 384(DI)
+	VMOVDQU     Y15, 416(DI)
+	VMOVDQU     Y15, 448(DI)
+	VMOVDQU     Y15, 480(DI)
+	TESTQ       R9, R9
+	JZ          wiped
+	VMOVDQU     Y15, 1024(SI)
+	VMOVDQU     Y15, 1056(SI)
+	VMOVDQU     Y15, 1088(SI)
+	VMOVDQU     Y15, 1120(SI)
+
+wiped:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	VPXOR Y12, Y12, Y12
+	VPXOR Y13, Y13, Y13
+	VPXOR Y14, Y14, Y14
+	VPXOR Y15, Y15, Y15
 	VZEROUPPER
 	RET
 
 // func decryptAVX2(keys *byte, dst *byte, src *byte, pieces int, tweak uint64, perSector int)
-// Requires: AVX, AVX2, CMOV, VAES, VPCLMULQDQ
-TEXT ·decryptAVX2(SB), $1360-48
+// Requires: AES, AVX, AVX2, CMOV, VAES, VPCLMULQDQ
+TEXT ·decryptAVX2(SB), $1296-48
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), CX
 	MOVQ        src+16(FP), DX
 	MOVQ        pieces+24(FP), BX
 	LEAQ        127(SP), SI
 	ANDQ        $-128, SI
-	LEAQ        (SI), DI
-	LEAQ        512(SI), R8
-	LEAQ        1040(SI), R9
-	MOVQ        tweak+32(FP), R12
-	MOVQ        R12, 1224(SI)
 	MOVQ        perSector+40(FP), R12
-	MOVQ        R12, 1216(SI)
+	MOVQ        R12, 1152(SI)
 	CMPQ        BX, R12
 	JNE         sectors
-	MOVQ        1224(SI), R10
-	MOVQ        perSector+40(FP), R12
-	VMOVQ       R10, X0
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
-	VINSERTI128 $0x01, X15, Y0, Y0
-	MOVQ        R10, 1224(SI)
-	VPXOR       1920(AX), Y0, Y0
-	VAESENC     1984(AX), Y0, Y0
-	VAESENC     2048(AX), Y0, Y0
-	VAESENC     2112(AX), Y0, Y0
-	VAESENC     2176(AX), Y0, Y0
-	VAESENC     2240(AX), Y0, Y0
-	VAESENC     2304(AX), Y0, Y0
-	VAESENC     2368(AX), Y0, Y0
-	VAESENC     2432(AX), Y0, Y0
-	VAESENC     2496(AX), Y0, Y0
-	VAESENC     2560(AX), Y0, Y0
-	VAESENC     2624(AX), Y0, Y0
-	VAESENC     2688(AX), Y0, Y0
-	VAESENC     2752(AX), Y0, Y0
-	VAESENCLAST 2816(AX), Y0, Y0
+	XORQ        R9, R9
+	VMOVQ       tweak+32(FP), X0
+	VPXOR       1920(AX), X0, X0
+	VAESENC     1984(AX), X0, X0
+	VAESENC     2048(AX), X0, X0
+	VAESENC     2112(AX), X0, X0
+	VAESENC     2176(AX), X0, X0
+	VAESENC     2240(AX), X0, X0
+	VAESENC     2304(AX), X0, X0
+	VAESENC     2368(AX), X0, X0
+	VAESENC     2432(AX), X0, X0
+	VAESENC     2496(AX), X0, X0
+	VAESENC     2560(AX), X0, X0
+	VAESENC     2624(AX), X0, X0
+	VAESENC     2688(AX), X0, X0
+	VAESENC     2752(AX), X0, X0
+	VAESENCLAST 2816(AX), X0, X0
 	VINSERTI128 $0x01, X0, Y0, Y8
 	JMP         masked
 
 sectors:
-	MOVQ        1224(SI), R10
+	LEAQ        1040(SI), R9
+	MOVQ        tweak+32(FP), R12
+	MOVQ        R12, 1160(SI)
+	MOVQ        1160(SI), DI
 	MOVQ        perSector+40(FP), R12
-	VMOVQ       R10, X0
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X0
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y0, Y0
-	VMOVQ       R10, X1
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X1
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y1, Y1
-	VMOVQ       R10, X2
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X2
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y2, Y2
-	VMOVQ       R10, X3
-	ADDQ        R12, R10
-	VMOVQ       R10, X15
-	ADDQ        R12, R10
+	VMOVQ       DI, X3
+	ADDQ        R12, DI
+	VMOVQ       DI, X15
+	ADDQ        R12, DI
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        R10, 1224(SI)
+	MOVQ        DI, 1160(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -1244,181 +1756,524 @@ sectors:
 	VMOVDQU     Y3, 1120(SI)
 
 masked:
-	VPSRLQ     $0x3f, Y8, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x01, Y8, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPBLENDD   $0xf0, Y9, Y8, Y9
-	VPSRLQ     $0x38, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x08, Y9, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPSRLQ     $0x30, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x10, Y9, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPSRLQ     $0x28, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x18, Y9, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPSRLQ     $0x20, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x20, Y9, Y0
-	VPXOR      Y14, Y0, Y0
-	VPXOR      Y15, Y0, Y0
-	VMOVDQA    Y8, Y1
-	VPSRLQ     $0x3e, Y1, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y1, Y1
-	VPXOR      Y14, Y1, Y1
-	VPXOR      Y15, Y1, Y1
-	VPXOR      Y8, Y9, Y9
-	VPXOR      Y8, Y10, Y10
-	VPXOR      Y8, Y11, Y11
-	VPXOR      Y8, Y12, Y12
-	VPXOR      Y8, Y0, Y0
-	VPXOR      Y8, Y1, Y1
-	VMOVDQU    Y0, 1184(SI)
-	VMOVDQU    Y9, (SI)
-	VMOVDQU    Y10, 128(SI)
-	VMOVDQU    Y11, 256(SI)
-	VMOVDQU    Y12, 384(SI)
-	VPSRLQ     $0x3e, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y9, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPXOR      Y1, Y9, Y9
-	VMOVDQU    Y9, 32(SI)
-	VPSRLQ     $0x3e, Y10, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y10, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPXOR      Y1, Y10, Y10
-	VMOVDQU    Y10, 160(SI)
-	VPSRLQ     $0x3e, Y11, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y11, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPXOR      Y1, Y11, Y11
-	VMOVDQU    Y11, 288(SI)
-	VPSRLQ     $0x3e, Y12, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y12, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPXOR      Y1, Y12, Y12
-	VMOVDQU    Y12, 416(SI)
-	VPSRLQ     $0x3e, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y9, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPXOR      Y1, Y9, Y9
-	VMOVDQU    Y9, 64(SI)
-	VPSRLQ     $0x3e, Y10, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y10, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPXOR      Y1, Y10, Y10
-	VMOVDQU    Y10, 192(SI)
-	VPSRLQ     $0x3e, Y11, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y11, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPXOR      Y1, Y11, Y11
-	VMOVDQU    Y11, 320(SI)
-	VPSRLQ     $0x3e, Y12, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y12, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPXOR      Y1, Y12, Y12
-	VMOVDQU    Y12, 448(SI)
-	VPSRLQ     $0x3e, Y9, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y9, Y9
-	VPXOR      Y14, Y9, Y9
-	VPXOR      Y15, Y9, Y9
-	VPXOR      Y1, Y9, Y9
-	VMOVDQU    Y9, 96(SI)
-	VPSRLQ     $0x3e, Y10, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y10, Y10
-	VPXOR      Y14, Y10, Y10
-	VPXOR      Y15, Y10, Y10
-	VPXOR      Y1, Y10, Y10
-	VMOVDQU    Y10, 224(SI)
-	VPSRLQ     $0x3e, Y11, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y11, Y11
-	VPXOR      Y14, Y11, Y11
-	VPXOR      Y15, Y11, Y11
-	VPXOR      Y1, Y11, Y11
-	VMOVDQU    Y11, 352(SI)
-	VPSRLQ     $0x3e, Y12, Y14
-	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y15
-	VPSLLDQ    $0x08, Y14, Y14
-	VPSLLQ     $0x02, Y12, Y12
-	VPXOR      Y14, Y12, Y12
-	VPXOR      Y15, Y12, Y12
-	VPXOR      Y1, Y12, Y12
-	VMOVDQU    Y12, 480(SI)
 	VPXOR      960(AX), Y8, Y9
-	VPXOR      1856(AX), Y8, Y10
-	VPXOR      1152(AX), Y8, Y11
-	VPXOR      1408(AX), Y8, Y12
-	VPXOR      1664(AX), Y8, Y13
-	VMOVDQU    Y8, 1152(SI)
-	MOVQ       1152(SI), R13
-	MOVQ       1160(SI), R15
+	VPSRLQ     $0x3f, Y8, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y10
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y10, Y10
+	VPSLLQ     $0x01, Y8, Y14
+	VPXOR      Y14, Y10, Y10
+	VPBLENDD   $0xf0, Y10, Y8, Y10
+	VMOVDQA    Y10, Y0
+	VPXOR      Y8, Y0, Y0
+	VMOVDQU    Y0, (SI)
+	VMOVDQU    (DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y0, Y0
+	VPSRLQ     $0x3e, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y1
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y1, Y1
+	VPSLLQ     $0x02, Y10, Y14
+	VPXOR      Y14, Y1, Y1
+	VPXOR      Y8, Y1, Y1
+	VMOVDQU    Y1, 32(SI)
+	VMOVDQU    32(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y1, Y1
+	VPSRLQ     $0x3c, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y2
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y2, Y2
+	VPSLLQ     $0x04, Y10, Y14
+	VPXOR      Y14, Y2, Y2
+	VPXOR      Y8, Y2, Y2
+	VMOVDQU    Y2, 64(SI)
+	VMOVDQU    64(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y2, Y2
+	VPSRLQ     $0x3a, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y3
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y3, Y3
+	VPSLLQ     $0x06, Y10, Y14
+	VPXOR      Y14, Y3, Y3
+	VPXOR      Y8, Y3, Y3
+	VMOVDQU    Y3, 96(SI)
+	VMOVDQU    96(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y3, Y3
+	VPSRLQ     $0x38, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y4
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y4, Y4
+	VPSLLQ     $0x08, Y10, Y14
+	VPXOR      Y14, Y4, Y4
+	VPXOR      Y8, Y4, Y4
+	VMOVDQU    Y4, 128(SI)
+	VMOVDQU    128(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y4, Y4
+	VPSRLQ     $0x36, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y5
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y5, Y5
+	VPSLLQ     $0x0a, Y10, Y14
+	VPXOR      Y14, Y5, Y5
+	VPXOR      Y8, Y5, Y5
+	VMOVDQU    Y5, 160(SI)
+	VMOVDQU    160(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y5, Y5
+	VPSRLQ     $0x34, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y6
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y6, Y6
+	VPSLLQ     $0x0c, Y10, Y14
+	VPXOR      Y14, Y6, Y6
+	VPXOR      Y8, Y6, Y6
+	VMOVDQU    Y6, 192(SI)
+	VMOVDQU    192(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y6, Y6
+	VPSRLQ     $0x32, Y10, Y14
+	VPCLMULQDQ $0x01, reductionAVX2<>+0(SB), Y14, Y7
+	VPSLLDQ    $0x08, Y14, Y14
+	VPXOR      Y14, Y7, Y7
+	VPSLLQ     $0x0e, Y10, Y14
+	VPXOR      Y14, Y7, Y7
+	VPXOR      Y8, Y7, Y7
+	VMOVDQU    Y7, 224(SI)
+	VMOVDQU    224(DX), Y15
+	VPXOR      Y9, Y15, Y15
+	VPXOR      Y15, Y7, Y7
+	VMOVQ      X8, R13
+	VPEXTRQ    $0x01, X8, R15
 	MOVQ       R13, R10
 	MOVQ       R15, R11
-	MOVQ       R11, R12
+	MOVQ       R13, R12
+	SHRQ       $0x20, R12
+	SHLQ       $0x20, R10
+	SHLQ       $0x20, R11
+	XORQ       R12, R11
+	MOVQ       R15, R12
+	SHRQ       $0x20, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x01, R12
+	XORQ       R12, R10
+	SHLQ       $0x05, R12
+	XORQ       R12, R10
+	XORQ       R13, R10
+	XORQ       R15, R11
+	MOVQ       R13, R14
+	MOVQ       R15, DI
+	MOVQ       DI, R12
 	SARQ       $0x3f, R12
 	ANDQ       $0x00000087, R12
-	ADDQ       R10, R10
-	ADCQ       R11, R11
-	XORQ       R12, R10
-	XORQ       R10, R13
-	XORQ       R11, R15
+	ADDQ       R14, R14
+	ADCQ       DI, DI
+	XORQ       R12, R14
+	XORQ       R14, R13
+	XORQ       DI, R15
+	XORQ       DI, DI
 	MOVQ       R13, R14
 	XORQ       $0x00000087, R14
-	MOVQ       1184(SI), R10
-	MOVQ       1192(SI), R11
+	LEAQ       (SI), DI
+	LEAQ       512(SI), R8
+	CMPQ       BX, $0x01
+	JE         onlyChunk
+	DECQ       1152(SI)
+	JNZ        begun
+	MOVQ       perSector+40(FP), R12
+	MOVQ       R12, 1152(SI)
+	MOVQ       (R9), R10
+	MOVQ       8(R9), R11
+	ADDQ       $0x10, R9
+	JMP        begun
+
+onlyChunk:
+	XORQ R10, R10
+	XORQ R11, R11
+	XORQ R13, R13
+	XORQ R14, R14
+	XORQ R15, R15
+
+begun:
+	VAESDEC     1024(AX), Y0, Y0
+	VAESDEC     1024(AX), Y1, Y1
+	VPXOR       1152(AX), Y8, Y11
+	MOVQ        R10, (R8)
+	VAESDEC     1024(AX), Y2, Y2
+	MOVQ        R11, 8(R8)
+	VAESDEC     1024(AX), Y3, Y3
+	VPXOR       1408(AX), Y8, Y12
+	MOVQ        R13, R12
+	VAESDEC     1024(AX), Y4, Y4
+	TESTQ       R11, R11
+	VAESDEC     1024(AX), Y5, Y5
+	VPXOR       1664(AX), Y8, Y13
+	CMOVQMI     R14, R12
+	VAESDEC     1024(AX), Y6, Y6
+	ADDQ        R10, R10
+	VAESDEC     1024(AX), Y7, Y7
+	VPSRLQ      $0x30, Y10, Y14
+	ADCQ        R11, R11
+	VAESDEC     1088(AX), Y0, Y0
+	XORQ        R12, R10
+	VAESDEC     1088(AX), Y1, Y1
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	XORQ        R15, R11
+	VAESDEC     1088(AX), Y2, Y2
+	MOVQ        R10, 16(R8)
+	VAESDEC     1088(AX), Y3, Y3
+	VPSLLDQ     $0x08, Y14, Y14
+	MOVQ        R11, 24(R8)
+	VAESDEC     1088(AX), Y4, Y4
+	MOVQ        R13, R12
+	VAESDEC     1088(AX), Y5, Y5
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESDEC     1088(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESDEC     1088(AX), Y7, Y7
+	VPSLLQ      $0x10, Y10, Y14
+	ADDQ        R10, R10
+	VAESDEC     Y11, Y0, Y0
+	VPXOR       Y14, Y15, Y15
+	ADCQ        R11, R11
+	VAESDEC     Y11, Y1, Y1
+	XORQ        R12, R10
+	VAESDEC     Y11, Y2, Y2
+	VPXOR       Y8, Y15, Y15
+	XORQ        R15, R11
+	VAESDEC     Y11, Y3, Y3
+	MOVQ        R10, 32(R8)
+	VAESDEC     Y11, Y4, Y4
+	VMOVDQU     Y15, 256(SI)
+	MOVQ        R11, 40(R8)
+	VAESDEC     Y11, Y5, Y5
+	MOVQ        R13, R12
+	VAESDEC     Y11, Y6, Y6
+	VPSRLQ      $0x2e, Y10, Y14
+	TESTQ       R11, R11
+	VAESDEC     Y11, Y7, Y7
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y0, Y0
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	ADDQ        R10, R10
+	VPXOR       Y8, Y1, Y1
+	ADCQ        R11, R11
+	VPXOR       Y8, Y2, Y2
+	VPSLLDQ     $0x08, Y14, Y14
+	XORQ        R12, R10
+	VPXOR       Y8, Y3, Y3
+	XORQ        R15, R11
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R10, 48(R8)
+	VPXOR       Y8, Y5, Y5
+	MOVQ        R11, 56(R8)
+	VPXOR       Y8, Y6, Y6
+	VPSLLQ      $0x12, Y10, Y14
+	MOVQ        R13, R12
+	VPXOR       Y8, Y7, Y7
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESDEC     1216(AX), Y0, Y0
+	CMOVQMI     R14, R12
+	VAESDEC     1216(AX), Y1, Y1
+	VPXOR       Y8, Y15, Y15
+	ADDQ        R10, R10
+	VAESDEC     1216(AX), Y2, Y2
+	ADCQ        R11, R11
+	VAESDEC     1216(AX), Y3, Y3
+	VMOVDQU     Y15, 288(SI)
+	XORQ        R12, R10
+	VAESDEC     1216(AX), Y4, Y4
+	XORQ        R15, R11
+	VAESDEC     1216(AX), Y5, Y5
+	VPSRLQ      $0x2c, Y10, Y14
+	MOVQ        R10, 64(R8)
+	VAESDEC     1216(AX), Y6, Y6
+	MOVQ        R11, 72(R8)
+	VAESDEC     1216(AX), Y7, Y7
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	MOVQ        R13, R12
+	VAESDEC     1280(AX), Y0, Y0
+	TESTQ       R11, R11
+	VAESDEC     1280(AX), Y1, Y1
+	VPSLLDQ     $0x08, Y14, Y14
+	CMOVQMI     R14, R12
+	VAESDEC     1280(AX), Y2, Y2
+	ADDQ        R10, R10
+	VAESDEC     1280(AX), Y3, Y3
+	VPXOR       Y14, Y15, Y15
+	ADCQ        R11, R11
+	VAESDEC     1280(AX), Y4, Y4
+	XORQ        R12, R10
+	VAESDEC     1280(AX), Y5, Y5
+	VPSLLQ      $0x14, Y10, Y14
+	XORQ        R15, R11
+	VAESDEC     1280(AX), Y6, Y6
+	MOVQ        R10, 80(R8)
+	VAESDEC     1280(AX), Y7, Y7
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R11, 88(R8)
+	VAESDEC     1344(AX), Y0, Y0
+	VPXOR       Y8, Y15, Y15
+	MOVQ        R13, R12
+	VAESDEC     1344(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESDEC     1344(AX), Y2, Y2
+	VMOVDQU     Y15, 320(SI)
+	CMOVQMI     R14, R12
+	VAESDEC     1344(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESDEC     1344(AX), Y4, Y4
+	VPSRLQ      $0x2a, Y10, Y14
+	ADCQ        R11, R11
+	VAESDEC     1344(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESDEC     1344(AX), Y6, Y6
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	XORQ        R15, R11
+	VAESDEC     1344(AX), Y7, Y7
+	MOVQ        R10, 96(R8)
+	VAESDEC     Y12, Y0, Y0
+	VPSLLDQ     $0x08, Y14, Y14
+	MOVQ        R11, 104(R8)
+	VAESDEC     Y12, Y1, Y1
+	MOVQ        R13, R12
+	VAESDEC     Y12, Y2, Y2
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESDEC     Y12, Y3, Y3
+	CMOVQMI     R14, R12
+	VAESDEC     Y12, Y4, Y4
+	VPSLLQ      $0x16, Y10, Y14
+	ADDQ        R10, R10
+	VAESDEC     Y12, Y5, Y5
+	ADCQ        R11, R11
+	VAESDEC     Y12, Y6, Y6
+	VPXOR       Y14, Y15, Y15
+	XORQ        R12, R10
+	VAESDEC     Y12, Y7, Y7
+	VPXOR       Y8, Y15, Y15
+	XORQ        R15, R11
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VMOVDQU     Y15, 352(SI)
+	MOVQ        R10, 112(R8)
+	VPXOR       Y8, Y2, Y2
+	MOVQ        R11, 120(R8)
+	VPXOR       Y8, Y3, Y3
+	VPSRLQ      $0x28, Y10, Y14
+	MOVQ        R13, R12
+	VPXOR       Y8, Y4, Y4
+	TESTQ       R11, R11
+	VPXOR       Y8, Y5, Y5
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y6, Y6
+	ADDQ        R10, R10
+	VPXOR       Y8, Y7, Y7
+	VPSLLDQ     $0x08, Y14, Y14
+	ADCQ        R11, R11
+	VAESDEC     1472(AX), Y0, Y0
+	XORQ        R12, R10
+	VAESDEC     1472(AX), Y1, Y1
+	VPXOR       Y14, Y15, Y15
+	XORQ        R15, R11
+	VAESDEC     1472(AX), Y2, Y2
+	MOVQ        R10, 128(R8)
+	VAESDEC     1472(AX), Y3, Y3
+	VPSLLQ      $0x18, Y10, Y14
+	MOVQ        R11, 136(R8)
+	VAESDEC     1472(AX), Y4, Y4
+	MOVQ        R13, R12
+	VAESDEC     1472(AX), Y5, Y5
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESDEC     1472(AX), Y6, Y6
+	CMOVQMI     R14, R12
+	VAESDEC     1472(AX), Y7, Y7
+	VPXOR       Y8, Y15, Y15
+	ADDQ        R10, R10
+	VAESDEC     1536(AX), Y0, Y0
+	VMOVDQU     Y15, 384(SI)
+	ADCQ        R11, R11
+	VAESDEC     1536(AX), Y1, Y1
+	XORQ        R12, R10
+	VAESDEC     1536(AX), Y2, Y2
+	VPSRLQ      $0x26, Y10, Y14
+	XORQ        R15, R11
+	VAESDEC     1536(AX), Y3, Y3
+	MOVQ        R10, 144(R8)
+	VAESDEC     1536(AX), Y4, Y4
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	MOVQ        R11, 152(R8)
+	VAESDEC     1536(AX), Y5, Y5
+	MOVQ        R13, R12
+	VAESDEC     1536(AX), Y6, Y6
+	VPSLLDQ     $0x08, Y14, Y14
+	TESTQ       R11, R11
+	VAESDEC     1536(AX), Y7, Y7
+	CMOVQMI     R14, R12
+	VAESDEC     1600(AX), Y0, Y0
+	VPXOR       Y14, Y15, Y15
+	ADDQ        R10, R10
+	VAESDEC     1600(AX), Y1, Y1
+	ADCQ        R11, R11
+	VAESDEC     1600(AX), Y2, Y2
+	VPSLLQ      $0x1a, Y10, Y14
+	XORQ        R12, R10
+	VAESDEC     1600(AX), Y3, Y3
+	XORQ        R15, R11
+	VAESDEC     1600(AX), Y4, Y4
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R10, 160(R8)
+	VAESDEC     1600(AX), Y5, Y5
+	MOVQ        R11, 168(R8)
+	VAESDEC     1600(AX), Y6, Y6
+	VPXOR       Y8, Y15, Y15
+	MOVQ        R13, R12
+	VAESDEC     1600(AX), Y7, Y7
+	VMOVDQU     Y15, 416(SI)
+	TESTQ       R11, R11
+	VAESDEC     Y13, Y0, Y0
+	CMOVQMI     R14, R12
+	VAESDEC     Y13, Y1, Y1
+	VPSRLQ      $0x24, Y10, Y14
+	ADDQ        R10, R10
+	VAESDEC     Y13, Y2, Y2
+	ADCQ        R11, R11
+	VAESDEC     Y13, Y3, Y3
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	XORQ        R12, R10
+	VAESDEC     Y13, Y4, Y4
+	XORQ        R15, R11
+	VAESDEC     Y13, Y5, Y5
+	VPSLLDQ     $0x08, Y14, Y14
+	MOVQ        R10, 176(R8)
+	VAESDEC     Y13, Y6, Y6
+	MOVQ        R11, 184(R8)
+	VAESDEC     Y13, Y7, Y7
+	VPXOR       Y14, Y15, Y15
+	MOVQ        R13, R12
+	VPXOR       Y8, Y0, Y0
+	TESTQ       R11, R11
+	VPXOR       Y8, Y1, Y1
+	VPSLLQ      $0x1c, Y10, Y14
+	CMOVQMI     R14, R12
+	VPXOR       Y8, Y2, Y2
+	ADDQ        R10, R10
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y14, Y15, Y15
+	ADCQ        R11, R11
+	VPXOR       Y8, Y4, Y4
+	XORQ        R12, R10
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y15, Y15
+	XORQ        R15, R11
+	VPXOR       Y8, Y6, Y6
+	MOVQ        R10, 192(R8)
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y15, 448(SI)
+	MOVQ        R11, 200(R8)
+	VAESDEC     1728(AX), Y0, Y0
+	VPSRLQ      $0x22, Y10, Y14
+	MOVQ        R13, R12
+	VAESDEC     1728(AX), Y1, Y1
+	TESTQ       R11, R11
+	VAESDEC     1728(AX), Y2, Y2
+	VPCLMULQDQ  $0x01, reductionAVX2<>+0(SB), Y14, Y15
+	CMOVQMI     R14, R12
+	VAESDEC     1728(AX), Y3, Y3
+	ADDQ        R10, R10
+	VAESDEC     1728(AX), Y4, Y4
+	VPSLLDQ     $0x08, Y14, Y14
+	ADCQ        R11, R11
+	VAESDEC     1728(AX), Y5, Y5
+	XORQ        R12, R10
+	VAESDEC     1728(AX), Y6, Y6
+	VPXOR       Y14, Y15, Y15
+	XORQ        R15, R11
+	VAESDEC     1728(AX), Y7, Y7
+	MOVQ        R10, 208(R8)
+	VAESDEC     1792(AX), Y0, Y0
+	VPSLLQ      $0x1e, Y10, Y14
+	MOVQ        R11, 216(R8)
+	VAESDEC     1792(AX), Y1, Y1
+	MOVQ        R13, R12
+	VAESDEC     1792(AX), Y2, Y2
+	VPXOR       Y14, Y15, Y15
+	TESTQ       R11, R11
+	VAESDEC     1792(AX), Y3, Y3
+	CMOVQMI     R14, R12
+	VAESDEC     1792(AX), Y4, Y4
+	VPXOR       Y8, Y15, Y15
+	ADDQ        R10, R10
+	VAESDEC     1792(AX), Y5, Y5
+	ADCQ        R11, R11
+	VAESDEC     1792(AX), Y6, Y6
+	VMOVDQU     Y15, 480(SI)
+	XORQ        R12, R10
+	VAESDEC     1792(AX), Y7, Y7
+	VPXOR       1856(AX), Y8, Y10
+	XORQ        R15, R11
+	VPXOR       (DI), Y10, Y15
+	VAESDECLAST Y15, Y0, Y0
+	MOVQ        R10, 224(R8)
+	VPXOR       32(DI), Y10, Y15
+	MOVQ        R11, 232(R8)
+	VAESDECLAST Y15, Y1, Y1
+	MOVQ        R13, R12
+	VPXOR       64(DI), Y10, Y15
+	VAESDECLAST Y15, Y2, Y2
+	TESTQ       R11, R11
+	VPXOR       96(DI), Y10, Y15
+	CMOVQMI     R14, R12
+	VAESDECLAST Y15, Y3, Y3
+	ADDQ        R10, R10
+	VPXOR       128(DI), Y10, Y15
+	VAESDECLAST Y15, Y4, Y4
+	ADCQ        R11, R11
+	VPXOR       160(DI), Y10, Y15
+	XORQ        R12, R10
+	VAESDECLAST Y15, Y5, Y5
+	XORQ        R15, R11
+	VPXOR       192(DI), Y10, Y15
+	VAESDECLAST Y15, Y6, Y6
+	MOVQ        R10, 240(R8)
+	VPXOR       224(DI), Y10, Y15
+	MOVQ        R11, 248(R8)
+	VAESDECLAST Y15, Y7, Y7
+	MOVQ        R13, R12
+	VMOVDQU     Y0, (CX)
+	VMOVDQU     Y1, 32(CX)
+	TESTQ       R11, R11
+	VMOVDQU     Y2, 64(CX)
+	CMOVQMI     R14, R12
+	VMOVDQU     Y3, 96(CX)
+	ADDQ        R10, R10
+	VMOVDQU     Y4, 128(CX)
+	VMOVDQU     Y5, 160(CX)
+	ADCQ        R11, R11
+	VMOVDQU     Y6, 192(CX)
+	XORQ        R12, R10
+	VMOVDQU     Y7, 224(CX)
+	XORQ        R15, R11
+	JMP         secondHalf
 
 chunk:
 	CMPQ        BX, $0x01
 	JE          lastChunk
-	DECQ        1216(SI)
+	DECQ        1152(SI)
 	JNZ         chosen
 	MOVQ        perSector+40(FP), R12
-	MOVQ        R12, 1216(SI)
+	MOVQ        R12, 1152(SI)
 	MOVQ        (R9), R10
 	MOVQ        8(R9), R11
 	ADDQ        $0x10, R9
@@ -1426,9 +2281,9 @@ chunk:
 	JNZ         chosen
 	SUBQ        $0x00000080, R9
 	LEAQ        -1(BX), R12
-	CMPQ        R12, 1216(SI)
+	CMPQ        R12, 1152(SI)
 	JE          chosen
-	MOVQ        1224(SI), BP
+	MOVQ        1160(SI), BP
 	MOVQ        perSector+40(FP), R12
 	VMOVQ       BP, X0
 	ADDQ        R12, BP
@@ -1450,7 +2305,7 @@ chunk:
 	VMOVQ       BP, X15
 	ADDQ        R12, BP
 	VINSERTI128 $0x01, X15, Y3, Y3
-	MOVQ        BP, 1224(SI)
+	MOVQ        BP, 1160(SI)
 	VPXOR       1920(AX), Y0, Y0
 	VPXOR       1920(AX), Y1, Y1
 	VPXOR       1920(AX), Y2, Y2
@@ -1522,11 +2377,20 @@ chunk:
 	JMP         chosen
 
 lastChunk:
-	XORQ R10, R10
-	XORQ R11, R11
-	XORQ R13, R13
-	XORQ R14, R14
-	XORQ R15, R15
+	XORQ    R10, R10
+	XORQ    R11, R11
+	XORQ    R13, R13
+	XORQ    R14, R14
+	XORQ    R15, R15
+	VPXOR   Y15, Y15, Y15
+	VMOVDQU Y15, 256(R8)
+	VMOVDQU Y15, 288(R8)
+	VMOVDQU Y15, 320(R8)
+	VMOVDQU Y15, 352(R8)
+	VMOVDQU Y15, 384(R8)
+	VMOVDQU Y15, 416(R8)
+	VMOVDQU Y15, 448(R8)
+	VMOVDQU Y15, 480(R8)
 
 chosen:
 	VPXOR       (DI), Y9, Y0
@@ -1841,6 +2705,10 @@ chosen:
 	XORQ        R12, R10
 	VMOVDQU     Y7, 224(CX)
 	XORQ        R15, R11
+
+secondHalf:
+	DECQ        BX
+	JZ          lastHalf
 	VPXOR       256(DI), Y9, Y0
 	VPXOR       256(DX), Y0, Y0
 	MOVQ        R10, 256(R8)
@@ -2156,46 +3024,218 @@ chosen:
 	ADDQ        $0x00000200, DX
 	ADDQ        $0x00000200, CX
 	XCHGQ       DI, R8
-	DECQ        BX
-	JNZ         chunk
-	VPXOR       Y0, Y0, Y0
-	VMOVDQU     Y0, (R8)
-	VMOVDQU     Y0, 32(R8)
-	VMOVDQU     Y0, 64(R8)
-	VMOVDQU     Y0, 96(R8)
-	VMOVDQU     Y0, 128(R8)
-	VMOVDQU     Y0, 160(R8)
-	VMOVDQU     Y0, 192(R8)
-	VMOVDQU     Y0, 224(R8)
-	VMOVDQU     Y0, 256(R8)
-	VMOVDQU     Y0, 288(R8)
-	VMOVDQU     Y0, 320(R8)
-	VMOVDQU     Y0, 352(R8)
-	VMOVDQU     Y0, 384(R8)
-	VMOVDQU     Y0, 416(R8)
-	VMOVDQU     Y0, 448(R8)
-	VMOVDQU     Y0, 480(R8)
-	VMOVDQU     Y0, 1024(SI)
-	VMOVDQU     Y0, 1056(SI)
-	VMOVDQU     Y0, 1088(SI)
-	VMOVDQU     Y0, 1120(SI)
-	VMOVDQU     Y0, 1152(SI)
-	VMOVDQU     Y0, 1184(SI)
-	VPXOR       Y0, Y0, Y0
-	VPXOR       Y1, Y1, Y1
-	VPXOR       Y2, Y2, Y2
-	VPXOR       Y3, Y3, Y3
-	VPXOR       Y4, Y4, Y4
-	VPXOR       Y5, Y5, Y5
-	VPXOR       Y6, Y6, Y6
-	VPXOR       Y7, Y7, Y7
-	VPXOR       Y8, Y8, Y8
-	VPXOR       Y9, Y9, Y9
-	VPXOR       Y10, Y10, Y10
-	VPXOR       Y11, Y11, Y11
-	VPXOR       Y12, Y12, Y12
-	VPXOR       Y13, Y13, Y13
-	VPXOR       Y14, Y14, Y14
+	JMP         chunk
+
+lastHalf:
+	VPXOR       256(DI), Y9, Y0
+	VPXOR       256(DX), Y0, Y0
+	VPXOR       288(DI), Y9, Y1
+	VPXOR       288(DX), Y1, Y1
+	VPXOR       320(DI), Y9, Y2
+	VPXOR       320(DX), Y2, Y2
+	VPXOR       352(DI), Y9, Y3
+	VPXOR       352(DX), Y3, Y3
+	VPXOR       384(DI), Y9, Y4
+	VPXOR       384(DX), Y4, Y4
+	VPXOR       416(DI), Y9, Y5
+	VPXOR       416(DX), Y5, Y5
+	VPXOR       448(DI), Y9, Y6
+	VPXOR       448(DX), Y6, Y6
+	VPXOR       480(DI), Y9, Y7
+	VPXOR       480(DX), Y7, Y7
 	VPXOR       Y15, Y15, Y15
+	VAESDEC     1024(AX), Y0, Y0
+	VAESDEC     1024(AX), Y1, Y1
+	VAESDEC     1024(AX), Y2, Y2
+	VAESDEC     1024(AX), Y3, Y3
+	VAESDEC     1024(AX), Y4, Y4
+	VAESDEC     1024(AX), Y5, Y5
+	VAESDEC     1024(AX), Y6, Y6
+	VAESDEC     1024(AX), Y7, Y7
+	VAESDEC     1088(AX), Y0, Y0
+	VAESDEC     1088(AX), Y1, Y1
+	VAESDEC     1088(AX), Y2, Y2
+	VAESDEC     1088(AX), Y3, Y3
+	VAESDEC     1088(AX), Y4, Y4
+	VAESDEC     1088(AX), Y5, Y5
+	VAESDEC     1088(AX), Y6, Y6
+	VAESDEC     1088(AX), Y7, Y7
+	VMOVDQU     Y15, (DI)
+	VAESDEC     Y11, Y0, Y0
+	VAESDEC     Y11, Y1, Y1
+	VAESDEC     Y11, Y2, Y2
+	VAESDEC     Y11, Y3, Y3
+	VAESDEC     Y11, Y4, Y4
+	VAESDEC     Y11, Y5, Y5
+	VAESDEC     Y11, Y6, Y6
+	VAESDEC     Y11, Y7, Y7
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y15, 32(DI)
+	VAESDEC     1216(AX), Y0, Y0
+	VAESDEC     1216(AX), Y1, Y1
+	VAESDEC     1216(AX), Y2, Y2
+	VAESDEC     1216(AX), Y3, Y3
+	VAESDEC     1216(AX), Y4, Y4
+	VAESDEC     1216(AX), Y5, Y5
+	VAESDEC     1216(AX), Y6, Y6
+	VAESDEC     1216(AX), Y7, Y7
+	VAESDEC     1280(AX), Y0, Y0
+	VAESDEC     1280(AX), Y1, Y1
+	VAESDEC     1280(AX), Y2, Y2
+	VAESDEC     1280(AX), Y3, Y3
+	VAESDEC     1280(AX), Y4, Y4
+	VAESDEC     1280(AX), Y5, Y5
+	VAESDEC     1280(AX), Y6, Y6
+	VAESDEC     1280(AX), Y7, Y7
+	VMOVDQU     Y15, 64(DI)
+	VAESDEC     1344(AX), Y0, Y0
+	VAESDEC     1344(AX), Y1, Y1
+	VAESDEC     1344(AX), Y2, Y2
+	VAESDEC     1344(AX), Y3, Y3
+	VAESDEC     1344(AX), Y4, Y4
+	VAESDEC     1344(AX), Y5, Y5
+	VAESDEC     1344(AX), Y6, Y6
+	VAESDEC     1344(AX), Y7, Y7
+	VAESDEC     Y12, Y0, Y0
+	VAESDEC     Y12, Y1, Y1
+	VAESDEC     Y12, Y2, Y2
+	VAESDEC     Y12, Y3, Y3
+	VAESDEC     Y12, Y4, Y4
+	VAESDEC     Y12, Y5, Y5
+	VAESDEC     Y12, Y6, Y6
+	VAESDEC     Y12, Y7, Y7
+	VMOVDQU     Y15, 96(DI)
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	VAESDEC     1472(AX), Y0, Y0
+	VAESDEC     1472(AX), Y1, Y1
+	VAESDEC     1472(AX), Y2, Y2
+	VAESDEC     1472(AX), Y3, Y3
+	VAESDEC     1472(AX), Y4, Y4
+	VAESDEC     1472(AX), Y5, Y5
+	VAESDEC     1472(AX), Y6, Y6
+	VAESDEC     1472(AX), Y7, Y7
+	VMOVDQU     Y15, 128(DI)
+	VAESDEC     1536(AX), Y0, Y0
+	VAESDEC     1536(AX), Y1, Y1
+	VAESDEC     1536(AX), Y2, Y2
+	VAESDEC     1536(AX), Y3, Y3
+	VAESDEC     1536(AX), Y4, Y4
+	VAESDEC     1536(AX), Y5, Y5
+	VAESDEC     1536(AX), Y6, Y6
+	VAESDEC     1536(AX), Y7, Y7
+	VAESDEC     1600(AX), Y0, Y0
+	VAESDEC     1600(AX), Y1, Y1
+	VAESDEC     1600(AX), Y2, Y2
+	VAESDEC     1600(AX), Y3, Y3
+	VAESDEC     1600(AX), Y4, Y4
+	VAESDEC     1600(AX), Y5, Y5
+	VAESDEC     1600(AX), Y6, Y6
+	VAESDEC     1600(AX), Y7, Y7
+	VMOVDQU     Y15, 160(DI)
+	VAESDEC     Y13, Y0, Y0
+	VAESDEC     Y13, Y1, Y1
+	VAESDEC     Y13, Y2, Y2
+	VAESDEC     Y13, Y3, Y3
+	VAESDEC     Y13, Y4, Y4
+	VAESDEC     Y13, Y5, Y5
+	VAESDEC     Y13, Y6, Y6
+	VAESDEC     Y13, Y7, Y7
+	VPXOR       Y8, Y0, Y0
+	VPXOR       Y8, Y1, Y1
+	VPXOR       Y8, Y2, Y2
+	VPXOR       Y8, Y3, Y3
+	VPXOR       Y8, Y4, Y4
+	VPXOR       Y8, Y5, Y5
+	VPXOR       Y8, Y6, Y6
+	VPXOR       Y8, Y7, Y7
+	VMOVDQU     Y15, 192(DI)
+	VAESDEC     1728(AX), Y0, Y0
+	VAESDEC     1728(AX), Y1, Y1
+	VAESDEC     1728(AX), Y2, Y2
+	VAESDEC     1728(AX), Y3, Y3
+	VAESDEC     1728(AX), Y4, Y4
+	VAESDEC     1728(AX), Y5, Y5
+	VAESDEC     1728(AX), Y6, Y6
+	VAESDEC     1728(AX), Y7, Y7
+	VAESDEC     1792(AX), Y0, Y0
+	VAESDEC     1792(AX), Y1, Y1
+	VAESDEC     1792(AX), Y2, Y2
+	VAESDEC     1792(AX), Y3, Y3
+	VAESDEC     1792(AX), Y4, Y4
+	VAESDEC     1792(AX), Y5, Y5
+	VAESDEC     1792(AX), Y6, Y6
+	VAESDEC     1792(AX), Y7, Y7
+	VMOVDQU     Y15, 224(DI)
+	VPXOR       256(DI), Y10, Y15
+	VAESDECLAST Y15, Y0, Y0
+	VPXOR       288(DI), Y10, Y15
+	VAESDECLAST Y15, Y1, Y1
+	VPXOR       320(DI), Y10, Y15
+	VAESDECLAST Y15, Y2, Y2
+	VPXOR       352(DI), Y10, Y15
+	VAESDECLAST Y15, Y3, Y3
+	VPXOR       384(DI), Y10, Y15
+	VAESDECLAST Y15, Y4, Y4
+	VPXOR       416(DI), Y10, Y15
+	VAESDECLAST Y15, Y5, Y5
+	VPXOR       448(DI), Y10, Y15
+	VAESDECLAST Y15, Y6, Y6
+	VPXOR       480(DI), Y10, Y15
+	VAESDECLAST Y15, Y7, Y7
+	VMOVDQU     Y0, 256(CX)
+	VMOVDQU     Y1, 288(CX)
+	VMOVDQU     Y2, 320(CX)
+	VMOVDQU     Y3, 352(CX)
+	VMOVDQU     Y4, 384(CX)
+	VMOVDQU     Y5, 416(CX)
+	VMOVDQU     Y6, 448(CX)
+	VMOVDQU     Y7, 480(CX)
+	VPXOR       Y15, Y15, Y15
+	VMOVDQU     Y15, 256(DI)
+	VMOVDQU     Y15, 288(DI)
+	VMOVDQU     Y15, 320(DI)
+	VMOVDQU     Y15, 352(DI)
+	VMOVDQU     Y15, 384(DI)
+	VMOVDQU     Y15, 416(DI)
+	VMOVDQU     Y15, 448(DI)
+	VMOVDQU     Y15, 480(DI)
+	TESTQ       R9, R9
+	JZ          wiped
+	VMOVDQU     Y15, 1024(SI)
+	VMOVDQU     Y15, 1056(SI)
+	VMOVDQU     Y15, 1088(SI)
+	VMOVDQU     Y15, 1120(SI)
+
+wiped:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	VPXOR Y12, Y12, Y12
+	VPXOR Y13, Y13, Y13
+	VPXOR Y14, Y14, Y14
+	VPXOR Y15, Y15, Y15
 	VZEROUPPER
 	RET

@@ -36,9 +36,10 @@ func (sse) xor(a Op, b, to VecPhysical) {
 	PXOR(a, to)
 }
 
+func (sse) load(from Mem, to VecPhysical)   { MOVOU(from, to) }
 func (sse) store(v VecPhysical, to Mem)     { MOVOU(v, to) }
+func (sse) number(from Mem, v VecPhysical)  { MOVQ(from, v) }
 func (sse) broadcast(block, to VecPhysical) { MOVO(block, to) }
-func (sse) copy(v, to VecPhysical)          { MOVO(v, to) }
 
 func (sse) whiten(text, tweaks Mem, key, x VecPhysical) []instruction {
 	return []instruction{
@@ -53,35 +54,32 @@ func (sse) numbers(number, by Register, v VecPhysical) {
 	ADDQ(by, number)
 }
 
-func (sse) consecutive(tweak, to VecPhysical) { MOVO(tweak, to) }
-
-// times adds the bits that a shift of both words pushes out: those of the low word to the high one, and those of the high one, times
-// x⁷ + x² + x + 1, to the low one.
-func (sse) times(bits uint64, v, to VecPhysical) {
-	low, high := X14, X15
-	MOVO(v, low)
-	PSRLQ(Imm(64-bits), low)
-	MOVO(low, high)
-	PSLLDQ(Imm(8), low)
-	PSRLDQ(Imm(8), high)
-	MOVO(v, to)
-	PSLLQ(Imm(bits), to)
-	PXOR(low, to)
-	PXOR(high, to)
-	for _, shift := range []uint64{1, 1, 5} { // to x, x² and x⁷
-		PSLLQ(Imm(shift), high)
-		PXOR(high, to)
-	}
+func (sse) words(v VecPhysical, lo, hi Register) {
+	MOVQ(v, lo)
+	PEXTRQ(Imm(1), v, hi)
 }
 
-// step doubles.
-func (e sse) step(v VecPhysical) {
-	out := X14
-	PSHUFD(Imm(0b11_01_11_11), v, out) // the top halves of the high word and of the low one
-	PSRAL(Imm(31), out)
-	PAND(e.doubling, out)
-	PADDQ(v, v)
-	PXOR(out, v)
+func (sse) start(v VecPhysical) {
+	tweak, top := X10, X14
+	MOVO(v, tweak)
+	PSHUFD(Imm(0b11_01_11_11), v, top) // the top halves of the high word and of the low one
+}
+
+// next doubles. It finds the bits that are pushed out in the first tweak, of which up to 32 doublings change no other bits than they
+// push to the left: so a tweak takes two cycles from the last one, not four.
+func (e sse) next(i int, x VecPhysical) (list []instruction) {
+	tweak, top := X10, X14
+	if i > 0 {
+		list = []instruction{
+			func() { MOVO(top, x) },
+			func() { PSRAL(Imm(31), x) },
+			func() { PAND(e.doubling, x) },
+			func() { PADDL(top, top) },
+			func() { PADDQ(tweak, tweak) },
+			func() { PXOR(x, tweak) },
+		}
+	}
+	return append(list, func() { MOVO(tweak, x) })
 }
 
 func (e sse) clear() {

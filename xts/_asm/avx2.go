@@ -31,9 +31,10 @@ func (vex) decrypt(key Op, x VecPhysical)     { VAESDEC(key, x, x) }
 func (vex) decryptLast(key Op, x VecPhysical) { VAESDECLAST(key, x, x) }
 
 func (vex) xor(a Op, b, to VecPhysical)     { VPXOR(a, b, to) }
+func (vex) load(from Mem, to VecPhysical)   { VMOVDQU(from, to) }
 func (vex) store(v VecPhysical, to Mem)     { VMOVDQU(v, to) }
+func (vex) number(from Mem, v VecPhysical)  { VMOVQ(from, v) }
 func (vex) broadcast(block, to VecPhysical) { VINSERTI128(Imm(1), block.AsX(), block, to) }
-func (vex) copy(v, to VecPhysical)          { VMOVDQA(v, to) }
 
 func (vex) whiten(text, tweaks Mem, key, x VecPhysical) []instruction {
 	return []instruction{
@@ -50,24 +51,39 @@ func (vex) numbers(number, by Register, v VecPhysical) {
 	VINSERTI128(Imm(1), X15, v, v)
 }
 
-func (e vex) consecutive(tweak, to VecPhysical) {
-	e.times(1, tweak, to)
-	VPBLENDD(Imm(0b11_11_00_00), to, tweak, to)
+func (vex) words(v VecPhysical, lo, hi Register) {
+	VMOVQ(v.AsX(), lo)
+	VPEXTRQ(Imm(1), v.AsX(), hi)
 }
 
-// times adds the bits that a shift of both words pushes out: those of the low word to the high one, and those of the high one, times
-// x⁷ + x² + x + 1, to the low one.
-func (e vex) times(bits uint64, v, to VecPhysical) {
-	out, reduced := Y14, Y15
-	VPSRLQ(Imm(64-bits), v, out)
-	VPCLMULQDQ(Imm(0x01), e.reduction, out, reduced)
-	VPSLLDQ(Imm(8), out, out)
-	VPSLLQ(Imm(bits), v, to)
-	VPXOR(out, to, to)
-	VPXOR(reduced, to, to)
+func (e vex) start(v VecPhysical) {
+	first := Y10
+	emit(e.times(1, v, first))
+	VPBLENDD(Imm(0b11_11_00_00), first, v, first)
 }
 
-func (e vex) step(v VecPhysical) { e.times(2, v, v) }
+// next multiplies the first vector's tweaks, so that no vector's have to wait for the last one's.
+func (e vex) next(i int, x VecPhysical) []instruction {
+	first := Y10
+	if i == 0 {
+		return []instruction{func() { VMOVDQA(first, x) }}
+	}
+	return e.times(uint64(i*e.blocks()), first, x)
+}
+
+// times multiplies each block by x to the power of bits. It adds what a shift of both words pushes out: of the low word to the high one,
+// and of the high one, times x⁷ + x² + x + 1, to the low one.
+func (e vex) times(bits uint64, v, to VecPhysical) []instruction {
+	t := Y14
+	return []instruction{
+		func() { VPSRLQ(Imm(64-bits), v, t) },
+		func() { VPCLMULQDQ(Imm(0x01), e.reduction, t, to) },
+		func() { VPSLLDQ(Imm(8), t, t) },
+		func() { VPXOR(t, to, to) },
+		func() { VPSLLQ(Imm(bits), v, t) },
+		func() { VPXOR(t, to, to) },
+	}
+}
 
 func (e vex) clear() {
 	for i := range 16 {

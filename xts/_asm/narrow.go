@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -53,24 +55,26 @@ type encoding interface {
 	decrypt(key Op, x VecPhysical)
 	decryptLast(key Op, x VecPhysical)
 
-	copy(v, to VecPhysical)
 	xor(a Op, b, to VecPhysical)
+	load(from Mem, to VecPhysical)
 	store(v VecPhysical, to Mem)
 	// whiten is x = text ^ tweaks ^ key. text need not be aligned.
 	whiten(text, tweaks Mem, key, x VecPhysical) []instruction
 	// clear zeroes all registers.
 	clear()
 
+	// number fills the only block of v.
+	number(from Mem, v VecPhysical)
 	// numbers fills v with the blocks of number, number+by …, and takes number past them.
 	numbers(number, by Register, v VecPhysical)
 	// broadcast fills a vector with the first block of v.
 	broadcast(v, to VecPhysical)
-	// consecutive makes tweak, in every block, the tweaks of a vector that begins with it.
-	consecutive(tweak, to VecPhysical)
-	// times multiplies each block by x to the power of bits. It needs registers 14 and 15, as consecutive and step do.
-	times(bits uint64, v, to VecPhysical)
-	// step makes the tweaks of a vector those of the next one.
-	step(v VecPhysical)
+	// words are those of the first block of v.
+	words(v VecPhysical, lo, hi Register)
+	// start prepares for the tweaks of a run that begins with the tweak in every block of v.
+	start(v VecPhysical)
+	// next makes x the tweaks of vector i, for each of the first chunk's in turn. From start on it needs registers 10 and 14.
+	next(i int, x VecPhysical) []instruction
 }
 
 // writeNarrow writes a kernel for each direction.
@@ -81,18 +85,27 @@ func writeNarrow(e encoding, suffix string) {
 	decrypt.write("decrypt"+suffix, "decrypts")
 }
 
+// write begins in the middle of the first chunk and ends in the middle of the last one: their other halves are code of their own.
 func (k *narrow) write(name, does string) {
 	TEXT(name, 0, "func(keys, dst, src *byte, pieces int, tweak uint64, perSector int)")
 	Doc(name + " " + does + " a run of pieces of 512 bytes, perSector of them under one number.")
 	k.assign()
 	k.begin()
+	k.firstHalf()
+	JMP(LabelRef("secondHalf"))
 	Label("chunk")
 	k.nextTweaks()
-	k.encryptChunk()
-	XCHGQ(k.now, k.ahead)
+	k.encryptHalf(0)
+	Label("secondHalf")
 	DECQ(k.chunks)
-	JNZ(LabelRef("chunk"))
-	k.wipe()
+	JZ(LabelRef("lastHalf"))
+	k.encryptHalf(k.chunk() / 2)
+	ADDQ(U32(k.chunk()), k.src)
+	ADDQ(U32(k.chunk()), k.dst)
+	XCHGQ(k.now, k.ahead)
+	JMP(LabelRef("chunk"))
+	Label("lastHalf")
+	k.lastHalf()
 	RET()
 }
 
@@ -129,23 +142,26 @@ func (k *narrow) nextTweaks() {
 	JE(LabelRef("lastChunk"))
 	DECQ(k.at(leftAt))
 	JNZ(LabelRef("chosen"))
+	k.nextSector()
+	TESTQ(U32(headsSize-1), k.head)
+	JNZ(LabelRef("chosen"))
+	k.nextHeads()
+	JMP(LabelRef("chosen"))
+
+	Label("lastChunk")
+	k.zeroTweaks()
+	k.wipeHalf(k.ahead, k.chunk()/2)
+	Label("chosen")
+}
+
+// nextSector takes a head.
+func (k *narrow) nextSector() {
 	Load(Param("perSector"), k.carry)
 	k.toChunks(k.carry)
 	MOVQ(k.carry, k.at(leftAt))
 	MOVQ(Mem{Base: k.head}, k.lo)
 	MOVQ(Mem{Base: k.head, Disp: 8}, k.hi)
 	ADDQ(Imm(blockSize), k.head)
-	TESTQ(U32(headsSize-1), k.head)
-	JNZ(LabelRef("chosen"))
-	k.nextHeads()
-	JMP(LabelRef("chosen"))
-
-	// After the last chunk come zeros, which wipe the tweaks of the one before.
-	Label("lastChunk")
-	for _, word := range []Register{k.lo, k.hi, k.even, k.odd, k.high} {
-		XORQ(word, word)
-	}
-	Label("chosen")
 }
 
 // nextHeads makes eight more when the last one is taken, a chunk ahead of need: integer instructions that wait for AES would fill the
@@ -155,26 +171,20 @@ func (k *narrow) nextHeads() {
 	LEAQ(Mem{Base: k.chunks, Disp: -1}, k.carry)
 	CMPQ(k.carry, k.at(leftAt))
 	JE(LabelRef("chosen")) // the last sector
-	k.encryptNumbers(headsSize / k.width())
+	k.eightHeads()
 	k.maskHeads()
 }
 
-// encryptChunk does that, and on the way writes the tweaks of the next.
-func (k *narrow) encryptChunk() {
-	var vectors, tweaks []instruction
-	for at := 0; at < k.chunk(); at += inFlight * k.width() {
-		vectors = append(vectors, k.firstRound(at)...)
-		for r := 1; r < lastRound; r++ {
-			vectors = append(vectors, k.middleRound(r)...)
-		}
-		vectors = append(vectors, k.finalRound(at)...)
+// encryptHalf encrypts half a chunk, and on the way writes the tweaks of half of the next.
+func (k *narrow) encryptHalf(at int) {
+	spread(slices.Concat(k.firstRound(at), k.middleRounds(), k.finalRound(at)), k.nextHalf(at))
+}
+
+func (k *narrow) middleRounds() (list []instruction) {
+	for r := 1; r < lastRound; r++ {
+		list = append(list, k.middleRound(r)...)
 	}
-	for at := 0; at < k.chunk(); at += blockSize {
-		tweaks = append(tweaks, k.nextTweak(Mem{Base: k.ahead, Disp: at})...)
-	}
-	spread(vectors, tweaks)
-	ADDQ(U32(k.chunk()), k.src)
-	ADDQ(U32(k.chunk()), k.dst)
+	return list
 }
 
 // firstRound begins vectors, from byte at of the chunk on.
@@ -217,6 +227,14 @@ func (k *narrow) finalRound(at int) (list []instruction) {
 	return list
 }
 
+// nextHalf writes the tweaks of the next chunk, from byte at of it on.
+func (k *narrow) nextHalf(at int) (list []instruction) {
+	for end := at + k.chunk()/2; at < end; at += blockSize {
+		list = append(list, k.nextTweak(Mem{Base: k.ahead, Disp: at})...)
+	}
+	return list
+}
+
 // nextTweak writes a tweak and doubles it. Each flag is read by the instruction after the one that sets it; vector instructions, which
 // may come between, leave flags alone. Without the test, the carry of the addition could choose, but then a tweak would take four
 // cycles from the last one, not three, and two blocks a vector need one in three and a half.
@@ -232,18 +250,4 @@ func (k *narrow) nextTweak(at Mem) []instruction {
 		func() { XORQ(k.carry, k.lo) },
 		func() { XORQ(k.high, k.hi) },
 	}
-}
-
-// wipe leaves nothing in vector registers, nor in memory but where the last chunk has put zeros. The integer registers hold
-// zeros since then.
-func (k *narrow) wipe() {
-	zero := k.x[0]
-	k.xor(zero, zero, zero)
-	for at := 0; at < k.chunk(); at += k.width() {
-		k.store(zero, Mem{Base: k.ahead, Disp: at})
-	}
-	for at := heads; at < secretsEnd; at += k.width() {
-		k.store(zero, k.at(at))
-	}
-	k.clear()
 }

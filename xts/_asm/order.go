@@ -11,13 +11,15 @@ func emit(lists ...[]instruction) {
 	}
 }
 
-// spread writes side evenly among main: side instructions cost nothing as long as they don't come in crowds.
-func spread(main, side []instruction) {
-	done := 0
+// spread writes each side evenly among main: side instructions cost nothing as long as they don't come in crowds.
+func spread(main []instruction, sides ...[]instruction) {
+	done := make([]int, len(sides))
 	for i, write := range main {
 		write()
-		for ; done < (i+1)*len(side)/len(main); done++ {
-			side[done]()
+		for j, side := range sides {
+			for ; done[j] < (i+1)*len(side)/len(main); done[j]++ {
+				side[done[j]]()
+			}
 		}
 	}
 }
