@@ -17,7 +17,7 @@ import (
 // TestRoundKeysAreNeverInRegisters looks at all registers after every instruction of every kernel. A signal saves registers to a
 // stack that a dump can read; so a round key must be a memory operand and nothing else.
 //
-// It finds round keys as they are. Up to three of the data key's stand in registers XORed with a tweak, on purpose:
+// It finds round keys as they are. Up to five of the data key's stand in registers XORed with a tweak, on purpose:
 // docs/threat-model.md says what that gives away.
 func TestRoundKeysAreNeverInRegisters(t *testing.T) {
 	passed, calls := map[uint64]bool{}, 0
