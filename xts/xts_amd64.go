@@ -32,7 +32,7 @@ func hasAVX2() bool {
 }
 
 func hasAESNI() bool {
-	return cpu.X86.HasAES && cpu.X86.HasSSSE3 && cpu.X86.HasSSE41 && cpu.X86.HasPCLMULQDQ
+	return cpu.X86.HasAES && cpu.X86.HasSSE41
 }
 
 // features7 is ECX of CPUID's leaf 7, subleaf 0; the leaf must be there.
