@@ -3,6 +3,7 @@
 package xts
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type call struct {
 	name string
 	size int // of dst and src
 	do   func(c *Cipher, key, dst, src []byte)
+	undo func(c *Cipher, dst, src []byte) // what do did to dst, by other code
 }
 
 // firstNumber is that of the first sector of every call.
@@ -42,7 +44,7 @@ const firstNumber = 0x9e3779b97f4a7c15
 // expansion is what makes round keys in registers. Without the instructions for that, there are no kernels either.
 var expansion = call{"expand", pieceSize, func(c *Cipher, key, _, _ []byte) {
 	c.keys.enc.Expand((*[aes256.KeySize]byte)(key))
-}}
+}, func(_ *Cipher, dst, src []byte) { copy(dst, src) }}
 
 // tracedCalls are expansion, then runs that pass every loop of every implementation in assembly, if there is any.
 func tracedCalls() (list []call) {
@@ -52,12 +54,14 @@ func tracedCalls() (list []call) {
 		}
 		for _, run := range []struct{ sectors, sectorSize int }{{1, 512}, {9, 512}, {1, 4096}, {5, 4096}} {
 			for _, d := range []struct {
-				name  string
-				crypt crypter
-			}{{"encrypt", i.Encrypt}, {"decrypt", i.Decrypt}} {
+				name           string
+				crypt, reverse crypter
+			}{{"encrypt", i.Encrypt, generic.Decrypt}, {"decrypt", i.Decrypt, generic.Encrypt}} {
 				name := fmt.Sprintf("%s/%s/%dx%d", i, d.name, run.sectors, run.sectorSize)
 				list = append(list, call{name, run.sectors * run.sectorSize, func(c *Cipher, _, dst, src []byte) {
 					d.crypt(c, dst, src, run.sectorSize, firstNumber)
+				}, func(c *Cipher, dst, _ []byte) {
+					d.reverse(c, dst, dst, run.sectorSize, firstNumber)
 				}})
 			}
 		}
@@ -86,7 +90,8 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// beTraced makes a call twice, with other keys and texts in the same memory, each time after a signal that the tracer waits for.
+// beTraced makes a call twice, with other keys and texts in the same memory, each time after a signal that the tracer waits for. A
+// wrong result ends it, which the tracer takes for a failure.
 func beTraced(number string) {
 	n, err := strconv.Atoi(number)
 	if err != nil {
@@ -107,6 +112,9 @@ func beTraced(number string) {
 			panic(err)
 		}
 		call.do(c, key, dst, src)
+		if call.undo(c, dst, src); !bytes.Equal(dst, src) { // with registers that the tracer has emptied before
+			panic("wrong result")
+		}
 	}
 }
 
