@@ -25,8 +25,9 @@ func (a *app) benchCipher() *cobra.Command {
 calls with runs of 512 bytes to 1 MiB, in place. The daemon uses the implementation that is listed first.
 
 The ceiling is the processor's AES rounds alone, on its widest registers and without memory. Short slices of it and of the cipher take
-turns, and the figures are medians of many rounds: a share of the ceiling means nearly the same on a machine that has other work. Runs of
-1 MiB exceed the L2 cache of many processors, and may show the memory's speed.`,
+turns, and the figures are medians of many rounds, so that neither another frequency nor other work in turn changes a share of the
+ceiling much. Work beside it on the same core, another virtual machine's too, does: it takes more from a cipher than from the ceiling.
+Where two calls differ, trust the higher figures. Runs of 1 MiB exceed the L2 cache of many processors, and may show the memory's speed.`,
 		Example: "  nbdcrypt bench cipher\n  nbdcrypt bench cipher --impl generic --rounds 11 --json",
 		Args:    wants(),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
