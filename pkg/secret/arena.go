@@ -91,7 +91,7 @@ func (a *arena) grow() (*chunk, error) {
 
 func (a *arena) level() string {
 	limit := "no limit"
-	if n := lockLimit(); n > 0 {
+	if n, limited := lockLimit(); limited {
 		limit = fmt.Sprintf("a limit of %d", n)
 	}
 	return fmt.Sprintf("%d bytes in keys, %d locked, %s", a.cells*cellSize, len(a.chunks)*chunkSize, limit)
@@ -111,7 +111,8 @@ func (a *arena) release(l *lease) {
 func (a *arena) stats() Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	u := Usage{Used: int64(a.cells) * cellSize, Limit: lockLimit(), Keys: a.keys}
+	limit, _ := lockLimit()
+	u := Usage{Used: int64(a.cells) * cellSize, Limit: limit, Keys: a.keys}
 	if len(a.chunks) > 0 {
 		u.Kind = a.mapper[0].kind
 	}

@@ -15,14 +15,14 @@ func raiseLimit() {
 	}
 }
 
-// lockLimit is how many bytes the process may lock, 0 for no limit. CAP_IPC_LOCK lifts it (mlock(2), memfd_secret(2)).
-func lockLimit() int64 {
+// lockLimit is how many bytes the process may lock, if anything limits that. CAP_IPC_LOCK lifts it (mlock(2), memfd_secret(2)).
+func lockLimit() (bytes int64, limited bool) {
 	var r unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &r)
 	if err != nil || r.Cur > math.MaxInt64 || mayLock() {
-		return 0
+		return 0, false
 	}
-	return int64(r.Cur)
+	return int64(r.Cur), true
 }
 
 func mayLock() bool {
