@@ -80,7 +80,7 @@ func fuseFile(t *testing.T, uri string) (path string, release func()) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	release = sync.OnceFunc(func() {
-		_ = exec.Command("fusermount3", "-u", dir).Run() // it fails where nbdfuse ended by itself
+		unmounts(t, "fusermount3", "-u", dir)
 		select {
 		case <-ended:
 		case <-time.After(patience):
@@ -103,10 +103,20 @@ func mounted(t *testing.T, device string, use func(dir string)) {
 	t.Helper()
 	dir := tempDir(t)
 	tool(t, "mount", device, dir)
-	unmount := sync.OnceFunc(func() { tool(t, "umount", dir) })
+	unmount := sync.OnceFunc(func() { unmounts(t, "umount", dir) })
 	t.Cleanup(unmount)
 	use(dir)
 	unmount()
+}
+
+// unmounts unmounts what is last among args, unless that has happened. A test that runs beside this one may start a program just now,
+// which for a moment has all files of this process open.
+func unmounts(t *testing.T, name string, args ...string) {
+	t.Helper()
+	at := " " + args[len(args)-1] + " "
+	waitFor(t, name+" does not unmount"+at, func() bool {
+		return !strings.Contains(string(readFile(t, "/proc/self/mounts")), at) || exec.Command(name, args...).Run() == nil
+	})
 }
 
 // plantTree writes files as people have them: small and large, sparse, renamed, linked, removed.
