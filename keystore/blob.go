@@ -22,7 +22,7 @@ var errBlob = errors.New("keystore: does not open")
 // withGCM runs fn with the cipher under the key derived for id. Key and schedule live in secret memory until it
 // returns.
 func withGCM(ikm, salt []byte, id identity, fn func(*aes256.GCM) error) error {
-	mem, err := secret.New(aes256.GCMSize + keySize)
+	mem, err := secret.Work(aes256.GCMSize+keySize, deriving)
 	if err != nil {
 		return fmt.Errorf("keystore: %w", err)
 	}

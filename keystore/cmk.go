@@ -45,6 +45,11 @@ func (c cmkRecord) info() Info {
 	return Info{c.ID.String(), c.Alias, c.Project, c.Region, c.State, c.Default, c.Origin, int(c.newest().Number), c.Created}
 }
 
+// purpose is why a CMK is in memory.
+func (c cmkRecord) purpose() secret.Purpose {
+	return secret.Purpose{Kind: "cmk", ID: c.ID.String(), For: "one wrap or unwrap"}
+}
+
 // name is how a refusal calls the key.
 func (c cmkRecord) name() string { return fmt.Sprintf("%s (%s)", c.Alias, c.ID) }
 
@@ -157,7 +162,7 @@ func (s *Store) cmkIdentity(c cmkRecord, version uint32) identity {
 
 // generateCMK makes the material of a version and wraps it under root key and erase key.
 func (s *Store) generateCMK(c cmkRecord, version uint32, eraseKey *secret.Key) ([]byte, error) {
-	key, err := secret.Random(keySize)
+	key, err := secret.RandomWork(keySize, c.purpose())
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
@@ -176,7 +181,7 @@ func (s *Store) withCMK(c cmkRecord, version uint32, fn func(cmk []byte) error) 
 		return err
 	}
 	defer eraseKey.Destroy()
-	key, err := secret.New(keySize)
+	key, err := secret.Work(keySize, c.purpose())
 	if err != nil {
 		return fmt.Errorf("keystore: %w", err)
 	}

@@ -40,6 +40,11 @@ type Record struct {
 	Blob       []byte    `json:"blob"`
 }
 
+// purpose is why a DEK is in memory as it is, from unwrapping until it is expanded or given out.
+func (r Record) purpose() secret.Purpose {
+	return secret.Purpose{Kind: "dek", ID: r.Layer, For: "wrapping or unwrapping it for " + r.Holder.Kind + " " + r.Holder.ID}
+}
+
 // KeyVersionRef names the version of a CMK that unwrapped a DEK.
 type KeyVersionRef struct {
 	ID      string
@@ -89,7 +94,7 @@ func (s *Store) GenerateDEK(ctx context.Context, project, keyRef string, h Holde
 		return rec, damaged(err)
 	}
 	rec = Record{recordVersion, project, h, layer, cmk.ID, cmk.newest().Number, Cipher, sectorSize, nil}
-	dek, err := randomDEK()
+	dek, err := randomDEK(rec)
 	if err != nil {
 		return rec, err
 	}
@@ -101,9 +106,9 @@ func (s *Store) GenerateDEK(ctx context.Context, project, keyRef string, h Holde
 }
 
 // randomDEK draws until the two keys of XTS differ (rule C19).
-func randomDEK() (*secret.Key, error) {
+func randomDEK(rec Record) (*secret.Key, error) {
 	for {
-		dek, err := secret.Random(DEKSize)
+		dek, err := secret.RandomWork(DEKSize, rec.purpose())
 		if err != nil {
 			return nil, fmt.Errorf("keystore: %w", err)
 		}
@@ -124,7 +129,7 @@ func (s *Store) wrapDEK(cmk cmkRecord, rec *Record, dek *secret.Key) error {
 		if rec.Blob, err = sealBlob(key, nil, id, dek.Bytes()); err != nil {
 			return err
 		}
-		again, err := secret.New(DEKSize)
+		again, err := secret.Work(DEKSize, rec.purpose())
 		if err != nil {
 			return fmt.Errorf("keystore: %w", err)
 		}
@@ -222,7 +227,7 @@ func (s *Store) cmkOf(r catalog.Reader, rec Record) (cmkRecord, error) {
 }
 
 func (s *Store) openDEK(cmk cmkRecord, rec Record) (*secret.Key, error) {
-	dek, err := secret.New(DEKSize)
+	dek, err := secret.Work(DEKSize, rec.purpose())
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}

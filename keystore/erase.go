@@ -33,6 +33,14 @@ var (
 	errSlotEmpty = errors.New("keystore: erase slot is empty")
 )
 
+// eraseSlot is why slots of the erase file are in memory.
+var eraseSlot = secret.Purpose{Kind: "erase", For: "reading or writing an erase slot"}
+
+// erasePurpose is why a CMK's erase key is in memory.
+func erasePurpose(cmk uuid.UUID) secret.Purpose {
+	return secret.Purpose{Kind: "erase", ID: cmk.String(), For: "one wrap or unwrap"}
+}
+
 // slotSum is CRC-32C over the store, the pair's number and the slot, so that a slot serves nowhere else.
 func slotSum(store uuid.UUID, pair int64, slot []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
@@ -146,7 +154,7 @@ func (e *eraseFile) load() error {
 
 // each reports every pair but the header: its CMK, and an error where a copy is not good.
 func (e *eraseFile) each(fn func(pair int64, cmk uuid.UUID, err error)) error {
-	buf, err := secret.New(pairSize)
+	buf, err := secret.Work(pairSize, eraseSlot)
 	if err != nil {
 		return fmt.Errorf("keystore: %w", err)
 	}
@@ -179,7 +187,7 @@ func (e *eraseFile) allocate(cmk uuid.UUID) (pair int64, key *secret.Key, err er
 	if len(e.free) > 0 {
 		pair = e.free[0]
 	}
-	if key, err = secret.Random(keySize); err != nil {
+	if key, err = secret.RandomWork(keySize, erasePurpose(cmk)); err != nil {
 		return 0, nil, fmt.Errorf("keystore: %w", err)
 	}
 	if err := e.write(pair, cmk, key); err != nil {
@@ -195,7 +203,7 @@ func (e *eraseFile) allocate(cmk uuid.UUID) (pair int64, key *secret.Key, err er
 }
 
 func (e *eraseFile) write(pair int64, cmk uuid.UUID, key *secret.Key) error {
-	buf, err := secret.New(pairSize)
+	buf, err := secret.Work(pairSize, eraseSlot)
 	if err != nil {
 		return err
 	}
@@ -212,7 +220,7 @@ func (e *eraseFile) write(pair int64, cmk uuid.UUID, key *secret.Key) error {
 
 // read reads the erase key of a CMK from whichever copy is good.
 func (e *eraseFile) read(pair int64, cmk uuid.UUID) (*secret.Key, error) {
-	buf, err := secret.New(pairSize)
+	buf, err := secret.Work(pairSize, eraseSlot)
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
@@ -225,7 +233,7 @@ func (e *eraseFile) read(pair int64, cmk uuid.UUID) (*secret.Key, error) {
 	}
 	for _, slot := range [][]byte{buf.Bytes()[:slotSize], buf.Bytes()[slotSize:]} {
 		if owner, err := parseSlot(slot, e.store, pair); err == nil && owner == cmk {
-			key, err := secret.New(keySize)
+			key, err := secret.Work(keySize, erasePurpose(cmk))
 			if err == nil {
 				copy(key.Bytes(), slot[slotKeyAt:slotKeyEnd])
 			}

@@ -243,7 +243,7 @@ func FuzzEraseSlot(f *testing.F) {
 }
 
 func FuzzRootKeyFile(f *testing.F) {
-	key, err := secret.Random(keySize)
+	key, err := secret.RandomWork(keySize, secret.Purpose{Kind: "test"})
 	if err != nil {
 		f.Fatal(err)
 	}

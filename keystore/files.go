@@ -78,7 +78,7 @@ func readRootFile(path string) (*secret.Key, int, error) {
 	if err := checkOwner(fd, path); err != nil {
 		return nil, 0, err
 	}
-	buf, err := secret.New(maxTextFile)
+	buf, err := secret.Work(maxTextFile, rootText)
 	if err != nil {
 		return nil, 0, fmt.Errorf("keystore: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 func FuzzBlob(f *testing.F) {
-	key, err := secret.Random(keySize)
+	key, err := secret.RandomWork(keySize, secret.Purpose{Kind: "test"})
 	if err != nil {
 		f.Fatal(err)
 	}

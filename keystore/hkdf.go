@@ -19,6 +19,9 @@ const (
 	shaBlock = 64
 )
 
+// deriving is why the state of a derivation, and what it gave, are in memory.
+var deriving = secret.Purpose{Kind: "derived", For: "one derivation, wrap or unwrap"}
+
 // hkdfState is everything that a derivation touches.
 type hkdfState struct {
 	state  [8]uint32
@@ -38,7 +41,7 @@ func derive(dst, ikm, salt []byte, info identity) error {
 	if len(dst) > shaSize || len(salt) > shaBlock {
 		return errors.New("keystore: derive: more than one hash, or a salt that is longer than a block")
 	}
-	mem, err := secret.New(hkdfSize)
+	mem, err := secret.Work(hkdfSize, deriving)
 	if err != nil {
 		return fmt.Errorf("keystore: derive: %w", err)
 	}

@@ -37,6 +37,11 @@ type Root struct {
 	stateDir string
 }
 
+// rootPurpose is why a root key is in memory.
+func rootPurpose(store uuid.UUID) secret.Purpose {
+	return secret.Purpose{Kind: "root", ID: store.String(), For: "opening CMKs"}
+}
+
 // Close wipes the root key.
 func (r *Root) Close() { r.Key.Destroy() }
 
@@ -105,7 +110,7 @@ func makeRoot(keyFile, stateDir string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := secret.Random(keySize)
+	key, err := secret.Random(keySize, rootPurpose(store))
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +137,7 @@ func (r *Root) write(keyFile string) error {
 	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
 		return err
 	}
-	text, err := secret.New(maxTextFile)
+	text, err := secret.Work(maxTextFile, rootText)
 	if err != nil {
 		return err
 	}

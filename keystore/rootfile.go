@@ -26,6 +26,9 @@ const (
 	textTemplate = "%s %s\nstore %s\n%s "
 )
 
+// rootText is why the text of a root key file is in memory.
+var rootText = secret.Purpose{Kind: "root", For: "reading or writing the root key file"}
+
 var errText = errors.New("it is not as it was written")
 
 // parseText reads such a text. The value of the second line is lent from b, never copied: it may be a key.
@@ -85,7 +88,7 @@ func isHex(b []byte) bool {
 
 // textSum hashes in secret memory: the text may hold a key.
 func textSum(b []byte) (string, error) {
-	mem, err := secret.New(hkdfSize)
+	mem, err := secret.Work(hkdfSize, deriving)
 	if err != nil {
 		return "", fmt.Errorf("keystore: %w", err)
 	}
@@ -113,7 +116,7 @@ func parseRootKey(text []byte) (uuid.UUID, *secret.Key, error) {
 	if err != nil {
 		return store, nil, err
 	}
-	key, err := secret.New(keySize)
+	key, err := secret.New(keySize, rootPurpose(store))
 	if err != nil {
 		return store, nil, fmt.Errorf("keystore: %w", err)
 	}

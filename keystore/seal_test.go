@@ -14,7 +14,7 @@ import (
 
 func randomKey(t testing.TB) *secret.Key {
 	t.Helper()
-	k, err := secret.Random(32)
+	k, err := secret.RandomWork(32, secret.Purpose{Kind: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

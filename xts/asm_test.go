@@ -20,6 +20,7 @@ var generated = map[string]string{
 	"aesni":  "xts/xts_aesni_amd64.s",
 	"avx2":   "xts/xts_avx2_amd64.s",
 	"avx512": "xts/xts_avx512_amd64.s",
+	"clear":  "pkg/secret/clear_amd64.s",
 	"cpuid":  "xts/cpuid_amd64.s",
 	"rounds": "pkg/bench/rounds_amd64.s",
 }

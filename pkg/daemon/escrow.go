@@ -56,7 +56,7 @@ func escrowText(sector int, keys []volume.EscrowKey) (*secretAnswer, error) {
 			size += hex.EncodedLen(keys[i].Key.Len())
 		}
 	}
-	text, err := secret.New(size)
+	text, err := secret.Work(size, secret.Purpose{Kind: "dek", For: "an escrow on its way out"})
 	if err != nil {
 		return nil, fmt.Errorf("daemon: escrow: %w", err)
 	}

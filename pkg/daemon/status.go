@@ -30,7 +30,7 @@ func (d *Daemon) status(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Keys = d.heldKeys()
+		s.Keys = heldKeys()
 	}
 	if err != nil {
 		s.Warnings = []string{}
@@ -44,13 +44,12 @@ func (d *Daemon) allWarnings() []string {
 	return append([]string{}, d.warnings...)
 }
 
-// heldKeys names the keys that are in memory now: the root key, and the DEK of every attached encrypted disk.
-func (d *Daemon) heldKeys() []control.HeldKey {
-	held := []control.HeldKey{{Kind: "root", ID: d.root.Store.String(), For: "opening CMKs", Since: d.started}}
-	for _, a := range d.volumes.Attachments() {
-		for _, layer := range a.KeyedLayers() {
-			held = append(held, control.HeldKey{Kind: "dek", ID: layer, For: "disk " + control.ExportName(a.Project, a.Name), Since: a.Since})
-		}
+// heldKeys names the keys that are in memory now: what key memory holds, not what it should hold.
+func heldKeys() []control.HeldKey {
+	list := secret.List()
+	held := make([]control.HeldKey, len(list))
+	for i, k := range list {
+		held[i] = control.HeldKey{Kind: k.Kind, ID: k.ID, For: k.For, Since: k.Since}
 	}
 	return held
 }

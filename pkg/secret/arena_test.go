@@ -24,24 +24,24 @@ func TestKeysArePacked(t *testing.T) {
 	a := newArena(heap("heap"))
 	var keys []*Key
 	for i := range chunkCells {
-		k, err := a.key(1 + i%cellSize)
+		k, err := a.key(1+i%cellSize, Purpose{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		keys = append(keys, k)
 	}
-	if u := a.stats(); len(a.chunks) != 1 || u.Keys != chunkCells || u.Used != chunkSize {
+	if u := a.stats(); len(a.chunks) != 2 || u.Keys != chunkCells || u.Used != chunkSize {
 		t.Errorf("%d chunks, %+v", len(a.chunks), u)
 	}
 	freed := &keys[10].Bytes()[0]
 	keys[10].Destroy()
 	keys[12].Destroy()
-	if k, err := a.key(2 * cellSize); err != nil || len(a.chunks) != 2 {
+	if k, err := a.key(2*cellSize, Purpose{}, false); err != nil || len(a.chunks) != 3 {
 		t.Errorf("two cells do not fit, but: %v, %v, %d chunks", k, err, len(a.chunks))
 	}
 	keys[11].Destroy()
-	k, err := a.key(3 * cellSize)
-	if err != nil || &k.Bytes()[0] != freed || len(a.chunks) != 2 {
+	k, err := a.key(3*cellSize, Purpose{}, false)
+	if err != nil || &k.Bytes()[0] != freed || len(a.chunks) != 3 {
 		t.Errorf("three free cells were not used again: %v, %d chunks", err, len(a.chunks))
 	}
 }
@@ -52,34 +52,34 @@ func TestFallsBackOnlyBeforeTheFirstKey(t *testing.T) {
 	if a.stats().Kind != "" {
 		t.Errorf("an arena without memory is of kind %q", a.stats().Kind)
 	}
-	if _, err := a.key(1); err != nil || a.stats().Kind != "second" {
+	if _, err := a.key(1, Purpose{}, false); err != nil || a.stats().Kind != "second" {
 		t.Errorf("%v, %+v", err, a.stats())
 	}
 	a = newArena(heap("best"), heap("second"))
-	if _, err := a.key(chunkSize); err != nil {
+	if _, err := a.key(chunkSize, Purpose{}, false); err != nil {
 		t.Fatal(err)
 	}
 	a.mapper[0] = failing("best", missing)
-	if _, err := a.key(1); !errors.Is(err, missing) || errors.Is(err, ErrFull) || a.stats().Kind != "best" {
+	if _, err := a.key(1, Purpose{}, false); !errors.Is(err, missing) || errors.Is(err, ErrFull) || a.stats().Kind != "best" {
 		t.Errorf("%v, %+v", err, a.stats())
 	}
 	a = newArena(failing("best", missing), failing("second", missing))
-	if _, err := a.key(1); !errors.Is(err, missing) {
+	if _, err := a.key(1, Purpose{}, false); !errors.Is(err, missing) {
 		t.Error(err)
 	}
 }
 
 func TestErrFullNamesUseAndLimit(t *testing.T) {
 	a := newArena(heap("best"), heap("second"))
-	if _, err := a.key(chunkSize - 1); err != nil {
+	if _, err := a.key(chunkSize-1, Purpose{}, false); err != nil {
 		t.Fatal(err)
 	}
 	a.mapper[0] = failing("best", fmt.Errorf("%w: cannot allocate memory", errLimit))
-	_, err := a.key(100)
+	_, err := a.key(100, Purpose{}, false)
 	if !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"100 bytes", "65536 bytes in keys, 65536 locked", "cannot allocate memory", "RLIMIT_MEMLOCK"} {
+	for _, part := range []string{"100 bytes", "65536 bytes in keys, 131072 locked", "cannot allocate memory", "RLIMIT_MEMLOCK"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not tell %q", err, part)
 		}
@@ -112,7 +112,7 @@ func TestManyGoroutines(t *testing.T) {
 }
 
 func useKey(a *arena, n int, fill byte) error {
-	k, err := a.key(n)
+	k, err := a.key(n, Purpose{}, false)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,9 @@ const (
 
 // A chunk is one mapping and which of its cells are taken.
 type chunk struct {
-	mem   []byte
-	taken [chunkCells]bool
+	mem    []byte
+	taken  [chunkCells]bool
+	toWork bool // for what lasts as long as one computation
 }
 
 func cellsFor(n int) int { return (n + cellSize - 1) / cellSize }
@@ -33,4 +34,19 @@ func (c *chunk) mark(first, n int, taken bool) {
 	for i := first; i < first+n; i++ {
 		c.taken[i] = taken
 	}
+}
+
+// unwiped counts bytes that are not zero in free cells.
+func (c *chunk) unwiped() (n int) {
+	for i, taken := range c.taken {
+		if taken {
+			continue
+		}
+		for _, b := range c.mem[i*cellSize : (i+1)*cellSize] {
+			if b != 0 {
+				n++
+			}
+		}
+	}
+	return n
 }

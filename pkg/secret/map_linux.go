@@ -13,7 +13,7 @@ import (
 var errLimit = errors.New("limit")
 
 // mapSecret takes pages out of the kernel's direct map, Linux 5.14 and later unless booted with secretmem.enable=0.
-var mapSecret = mapper{"memfd_secret", func(size int) ([]byte, error) {
+var mapSecret = mapper{MemfdSecret, func(size int) ([]byte, error) {
 	fd, _, errno := unix.Syscall(unix.SYS_MEMFD_SECRET, unix.O_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("memfd_secret: %w", errno)
@@ -26,7 +26,7 @@ var mapSecret = mapper{"memfd_secret", func(size int) ([]byte, error) {
 }}
 
 // mapLocked is for kernels without memfd_secret, and for containers whose filter forbids it.
-var mapLocked = mapper{"locked memory", func(size int) ([]byte, error) {
+var mapLocked = mapper{LockedMemory, func(size int) ([]byte, error) {
 	return guarded(size, -1, unix.MAP_PRIVATE|unix.MAP_ANON, unix.Mlock)
 }}
 

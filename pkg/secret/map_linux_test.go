@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"nbdcrypt/xts"
 )
 
 // vmFlags returns what the kernel says of the mapping that holds p (proc(5), smaps).
@@ -41,7 +43,7 @@ func vmFlags(t *testing.T, p *byte) string {
 
 func TestMemoryIsLockedAndLeftOutOfDumpsAndChildren(t *testing.T) {
 	arenas(t, func(t *testing.T, a *arena) {
-		k, err := a.key(32)
+		k, err := a.key(32, Purpose{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +61,7 @@ func TestMemoryIsLockedAndLeftOutOfDumpsAndChildren(t *testing.T) {
 
 func TestGuardPagesFault(t *testing.T) {
 	arenas(t, func(t *testing.T, a *arena) {
-		k, err := a.key(chunkSize)
+		k, err := a.key(chunkSize, Purpose{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +89,7 @@ func faults(p *byte) (fault bool) {
 // TestSecretMemoryIsNotInProcMem is what memfd_secret adds: even root's debugger gets an error.
 func TestSecretMemoryIsNotInProcMem(t *testing.T) {
 	a := newArena(mapSecret)
-	k, err := a.key(32)
+	k, err := a.key(32, Purpose{}, false)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -112,7 +114,7 @@ const limitChild = "SECRET_TEST_LIMIT_CHILD"
 func TestLimitIsRaisedThenReported(t *testing.T) {
 	for _, m := range []mapper{mapSecret, mapLocked} {
 		t.Run(m.kind, func(t *testing.T) {
-			if _, err := newArena(m).key(1); err != nil {
+			if _, err := newArena(m).key(1, Purpose{}, false); err != nil {
 				t.Skip(err)
 			}
 			cmd := exec.Command(os.Args[0], "-test.run=^TestLimitChild$")
@@ -126,7 +128,7 @@ func TestLimitIsRaisedThenReported(t *testing.T) {
 
 func TestLimitChild(t *testing.T) {
 	kind := os.Getenv(limitChild)
-	if kind == "" {
+	if kind == "" || kind == "1000" {
 		t.Skip("runs as a child of TestLimitIsRaisedThenReported")
 	}
 	const chunks = 3
@@ -134,14 +136,39 @@ func TestLimitChild(t *testing.T) {
 	a := newArena(map[string]mapper{mapSecret.kind: mapSecret, mapLocked.kind: mapLocked}[kind])
 	keys, err := 0, error(nil)
 	for ; err == nil && keys < 100; keys++ {
-		_, err = a.key(chunkSize)
+		_, err = a.key(chunkSize, Purpose{}, false)
 	}
-	want := fmt.Sprintf("%[1]d bytes in keys, %[1]d locked, a limit of %[1]d", chunks*chunkSize)
-	if keys != chunks+1 || !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), want) {
+	// The first chunk is to work in.
+	want := fmt.Sprintf("%d bytes in keys, %[2]d locked, a limit of %[2]d", (chunks-1)*chunkSize, chunks*chunkSize)
+	if keys != chunks || !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), want) {
 		t.Errorf("key %d: %v", keys, err)
 	}
-	if u := a.stats(); u != (Usage{kind, chunks * chunkSize, chunks * chunkSize, chunks}) {
+	if u := a.stats(); u != (Usage{kind, (chunks - 1) * chunkSize, chunks * chunkSize, chunks * chunkSize, chunks - 1}) {
 		t.Errorf("%+v", u)
+	}
+}
+
+// TestAThousandDisksFit is the usual limit of 8 MiB with two layers for each of a thousand disks.
+func TestAThousandDisksFit(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestThousandChild$")
+	cmd.Env = append(os.Environ(), limitChild+"=1000")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestThousandChild(t *testing.T) {
+	if os.Getenv(limitChild) != "1000" {
+		t.Skip("runs as a child of TestAThousandDisksFit")
+	}
+	lowerLimit(t, 8<<20, 8<<20)
+	for i := range 2000 {
+		if _, err := New(xts.Size, Purpose{}); err != nil {
+			t.Fatalf("layer %d: %v", i, err)
+		}
+	}
+	if u := Stats(); u.Locked > 6<<20 {
+		t.Errorf("the schedules of 2000 layers lock %d bytes", u.Locked)
 	}
 }
 

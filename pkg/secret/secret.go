@@ -14,6 +14,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // ErrFull says that the kernel grants this process no more locked memory. Errors that wrap it name what is used and the limit.
@@ -28,26 +29,42 @@ type Key struct {
 
 // A lease is a run of cells in an arena, held by one key.
 type lease struct {
-	arena *arena
-	chunk *chunk
-	first int
-	mem   []byte
+	arena   *arena
+	chunk   *chunk
+	first   int
+	mem     []byte
+	purpose Purpose
+	since   time.Time
+}
+
+// Purpose says what a key is and why it is in memory, in words that anybody may read.
+type Purpose struct {
+	Kind string // what it is: "root", "cmk", "dek"
+	ID   string
+	For  string // what needs it
 }
 
 // process is the arena of all keys: the limit on locked memory is one for the process, and so is its bookkeeping.
 var process = newArena(mapSecret, mapLocked)
 
-// New returns a key of n zero bytes at an address divisible by 64.
-func New(n int) (*Key, error) { return process.key(n) }
+// New returns a key of n zero bytes at an address divisible by 64. It is there until Destroy, and List tells why.
+func New(n int, why Purpose) (*Key, error) { return process.key(n, why, false) }
 
 // Random returns a key of n bytes from the system's generator, written straight into the key's memory.
-func Random(n int) (*Key, error) {
-	k, err := New(n)
-	if err != nil {
-		return nil, err
+func Random(n int, why Purpose) (*Key, error) { return random(New(n, why)) }
+
+// Work is New for what lasts as long as one computation. Some memory is kept for it, so that with key memory full of keys
+// those that are there can still be worked with, and given up.
+func Work(n int, why Purpose) (*Key, error) { return process.key(n, why, true) }
+
+// RandomWork is Random for what lasts as long as one computation.
+func RandomWork(n int, why Purpose) (*Key, error) { return random(Work(n, why)) }
+
+func random(k *Key, err error) (*Key, error) {
+	if err == nil {
+		rand.Read(k.Bytes()) // never fails: it ends the process instead
 	}
-	rand.Read(k.Bytes()) // never fails: it ends the process instead
-	return k, nil
+	return k, err
 }
 
 // Bytes lends the memory itself, not a copy. The slice is good until Destroy, after which Bytes panics: an empty slice would
@@ -80,13 +97,42 @@ func (k *Key) Destroy() {
 	}
 }
 
+// The kinds of memory for keys, the better one first.
+const (
+	MemfdSecret  = "memfd_secret"
+	LockedMemory = "locked memory"
+)
+
 // Usage is what Stats reports.
 type Usage struct {
-	Kind  string // "memfd_secret" or "locked memory"; empty before the first key
-	Used  int64  // bytes held by keys, in cells of 64
-	Limit int64  // bytes that the process may lock; 0 when nothing limits it
-	Keys  int
+	Kind   string // MemfdSecret or LockedMemory; empty before the first key
+	Used   int64  // bytes held by keys, in cells of 64
+	Locked int64  // bytes that are locked for keys, held or free
+	Limit  int64  // bytes that the process may lock; 0 when nothing limits it
+	Keys   int
 }
 
 // Stats reports on the memory of all keys.
 func Stats() Usage { return process.stats() }
+
+// Held is a key that is in memory now.
+type Held struct {
+	Purpose
+	Since time.Time
+	Size  int
+}
+
+// List tells which keys are in memory now, the oldest first.
+func List() []Held { return process.list() }
+
+// Span is a range of addresses.
+type Span struct{ From, To uintptr }
+
+// Spans tells where the memory for keys lies, whoever holds it now.
+func Spans() []Span { return process.spans() }
+
+// Unwiped counts bytes that are not zero in memory that no key holds. It is 0 unless something wrote to a destroyed key.
+func Unwiped() int { return process.unwiped() }
+
+// Restrict makes all keys lie in one kind of memory, as Usage names it. It must be called before the first key.
+func Restrict(kind string) error { return process.restrict(kind) }

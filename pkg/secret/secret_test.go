@@ -18,7 +18,7 @@ func arenas(t *testing.T, f func(t *testing.T, a *arena)) {
 	for _, m := range []mapper{mapSecret, mapLocked} {
 		t.Run(m.kind, func(t *testing.T) {
 			a := newArena(m)
-			k, err := a.key(1)
+			k, err := a.key(1, Purpose{}, false)
 			if err != nil {
 				t.Skip(err)
 			}
@@ -31,7 +31,7 @@ func arenas(t *testing.T, f func(t *testing.T, a *arena)) {
 func TestKeyIsZeroedAlignedAndClipped(t *testing.T) {
 	arenas(t, func(t *testing.T, a *arena) {
 		for _, n := range []int{1, 32, 63, 64, 65, 1024, chunkSize} {
-			k, err := a.key(n)
+			k, err := a.key(n, Purpose{}, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +55,7 @@ func TestKeyIsZeroedAlignedAndClipped(t *testing.T) {
 
 func TestSizeIsChecked(t *testing.T) {
 	for _, n := range []int{-1, 0, chunkSize + 1} {
-		if k, err := New(n); err == nil {
+		if k, err := New(n, Purpose{}); err == nil {
 			t.Errorf("New(%d) = %v", n, k)
 		}
 	}
@@ -63,7 +63,7 @@ func TestSizeIsChecked(t *testing.T) {
 
 func TestDestroyWipesBeforeTheCellsAreFree(t *testing.T) {
 	arenas(t, func(t *testing.T, a *arena) {
-		k, err := a.key(100)
+		k, err := a.key(100, Purpose{}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,12 +87,12 @@ func TestDestroyWipesBeforeTheCellsAreFree(t *testing.T) {
 }
 
 func TestRandomAndEqual(t *testing.T) {
-	a, err := Random(64)
+	a, err := Random(64, Purpose{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Destroy()
-	b, err := Random(64)
+	b, err := Random(64, Purpose{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestRandomAndEqual(t *testing.T) {
 
 // TestKeyIsNeverShown writes a recognizable key every way that Go has of writing a value.
 func TestKeyIsNeverShown(t *testing.T) {
-	k, err := New(16)
+	k, err := New(16, Purpose{})
 	if err != nil {
 		t.Fatal(err)
 	}

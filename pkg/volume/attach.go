@@ -149,7 +149,7 @@ func (s *Service) unwrap(ctx context.Context, d diskRecord, l layerRecord) (held
 		return heldCipher{}, key, fmt.Errorf("disk %s can't be attached: %w", d.Name, err)
 	}
 	defer dek.Destroy()
-	memory, err := secret.New(xts.Size)
+	memory, err := secret.New(xts.Size, secret.Purpose{Kind: "dek", ID: l.ID.String(), For: "disk " + d.Project + "/" + d.Name})
 	if err != nil {
 		return heldCipher{}, key, keyMemory(err)
 	}
@@ -235,12 +235,4 @@ func (a *Attachment) end() error {
 	}
 	a.layers, a.keys = nil, nil
 	return errors.Join(errs...)
-}
-
-// KeyedLayers names the layers whose DEKs this attachment holds.
-func (a *Attachment) KeyedLayers() (ids []string) {
-	for i := range a.keys {
-		ids = append(ids, a.layers[i].ID.String())
-	}
-	return ids
 }

@@ -18,6 +18,7 @@ var kernels = map[string]func(){
 	"aesni":  aesni,
 	"avx2":   avx2,
 	"avx512": avx512,
+	"clear":  clearing,
 	"cpuid":  cpuid,
 	"rounds": rounds,
 }
