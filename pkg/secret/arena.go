@@ -113,6 +113,7 @@ func (a *arena) level() string {
 
 // release wipes first: the cells are another key's as soon as they are free.
 func (a *arena) release(l *lease) {
+	handOut(l)
 	clear(l.mem)
 	a.mu.Lock()
 	defer a.mu.Unlock()
