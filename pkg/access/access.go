@@ -33,6 +33,10 @@ type Access struct {
 // New makes an Access over the sealed catalog; self is whom the daemon runs as.
 func New(store catalog.Store, self Caller) *Access { return &Access{store, self} }
 
+// Closed makes the Access for a catalog that is not open: nobody's roles can be read, so that only those who hold all of
+// them anyway are let in.
+func Closed(self Caller) *Access { return &Access{self: self} }
+
 // boss tells who holds every role.
 func (a *Access) boss(c Caller) bool { return c.UID == 0 || c.UID == a.self.UID }
 
@@ -63,6 +67,9 @@ func (a *Access) Check(ctx context.Context, c Caller, action Action, project str
 }
 
 func (a *Access) denied(ctx context.Context, c Caller, rule rule, project string) error {
+	if a.store == nil {
+		return a.deniedClosed(c, rule)
+	}
 	names, err := a.Administrators(ctx, project)
 	if err != nil {
 		return err
@@ -72,6 +79,12 @@ func (a *Access) denied(ctx context.Context, c Caller, rule rule, project string
 		"%s may not %s in project %.100q: it takes the role %s, which %s can give", c.name(), rule.verb, project, joinRoles(rule.roles), who)
 }
 
+func (a *Access) deniedClosed(c Caller, rule rule) error {
+	who := strings.Join(a.bosses(), " or ")
+	return refusal.New(refusal.Denied, fmt.Sprintf("ask %s to do it for you", who),
+		"%s may not %s now: roles can't be read until the root key is open, and until then only %s may", c.name(), rule.verb, who)
+}
+
 func (c Caller) name() string {
 	if c.User == "" {
 		return fmt.Sprintf("user %d", c.UID)
@@ -79,12 +92,18 @@ func (c Caller) name() string {
 	return c.User
 }
 
-// Administrators names who can grant rights and roles in a project.
-func (a *Access) Administrators(ctx context.Context, project string) ([]string, error) {
+// bosses names who holds every role.
+func (a *Access) bosses() []string {
 	names := []string{"root"}
 	if a.self.UID != 0 {
 		names = append(names, a.self.name())
 	}
+	return names
+}
+
+// Administrators names who can grant rights and roles in a project.
+func (a *Access) Administrators(ctx context.Context, project string) ([]string, error) {
+	names := a.bosses()
 	holders, err := a.List(ctx, project)
 	if err != nil {
 		return nil, err
@@ -98,7 +117,7 @@ func (a *Access) Administrators(ctx context.Context, project string) ([]string, 
 }
 
 // MayOpen tells whether a caller may list and open an export: who attached it, whom it was opened to, and root.
-func (a *Access) MayOpen(c Caller, attacher uint32, allow []uint32) bool {
+func MayOpen(c Caller, attacher uint32, allow []uint32) bool {
 	return c.UID == 0 || c.UID == attacher || slices.Contains(allow, c.UID)
 }
 

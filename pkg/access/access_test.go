@@ -46,6 +46,7 @@ var allowed = map[access.Action]string{
 	access.KeyCreate: "AU", access.KeyList: "AUR", access.KeyShow: "AUR", access.KeyEnable: "A", access.KeyDisable: "A",
 	access.DiskCreate: "U", access.DiskList: "AUR", access.DiskShow: "AUR", access.DiskExtend: "U", access.DiskDelete: "U",
 	access.DiskEscrow: "U", access.DiskAttach: "U", access.DiskDetach: "U", access.CheckRun: "AUR",
+	access.RootUnlock: "A", access.RootLock: "A", access.SlotList: "A", access.SlotAdd: "A", access.SlotRemove: "A",
 	access.JobList: "AUR", access.JobShow: "AUR", access.JobCancel: "AU",
 	access.RoleGrant: "A", access.RoleList: "AR", access.RoleRevoke: "A",
 }
@@ -89,6 +90,27 @@ func TestRuleA37_OnlyTheSecurityAdministratorGrants(t *testing.T) {
 	}
 }
 
+// While the catalog is closed nobody's roles are known: root and the daemon's own user may do everything, others see the
+// status and are told whom to ask.
+func TestClosedCatalog(t *testing.T) {
+	a := access.Closed(self)
+	for action := access.StatusShow; action <= access.RoleRevoke; action++ {
+		must(t, a.Check(t.Context(), root, action, access.DefaultProject))
+		must(t, a.Check(t.Context(), self, action, access.DefaultProject))
+		err := a.Check(t.Context(), admin, action, access.DefaultProject)
+		if action == access.StatusShow {
+			must(t, err)
+			continue
+		}
+		if refusal.CodeOf(err) != refusal.Denied || !strings.Contains(err.Error(), "root or daemon") {
+			t.Errorf("%s may %v: %v", admin.User, action, err)
+		}
+	}
+	if err := a.Check(t.Context(), admin, access.StatusShow, "other"); refusal.CodeOf(err) != refusal.Denied {
+		t.Errorf("another project: %v", err)
+	}
+}
+
 func TestUnknownProject(t *testing.T) {
 	a := newAccess(t)
 	for c, want := range map[access.Caller]refusal.Code{root: refusal.NotFound, self: refusal.NotFound, user: refusal.Denied, admin: refusal.Denied} {
@@ -99,9 +121,8 @@ func TestUnknownProject(t *testing.T) {
 }
 
 func TestMayOpen(t *testing.T) {
-	a := newAccess(t)
 	for c, want := range map[access.Caller]bool{root: true, user: true, nobody: true, admin: false, audits: false, self: false} {
-		if got := a.MayOpen(c, user.UID, []uint32{nobody.UID}); got != want {
+		if got := access.MayOpen(c, user.UID, []uint32{nobody.UID}); got != want {
 			t.Errorf("%s may open: %v", c.User, got)
 		}
 	}

@@ -2,7 +2,7 @@ package access
 
 import "strings"
 
-// Action is one thing that a caller may ask of the daemon: one for each route of the control API.
+// Action is one thing that a caller may ask of the daemon: routes that do the same thing in two ways share one.
 type Action int
 
 // The actions.
@@ -28,6 +28,11 @@ const (
 	JobList
 	JobShow
 	JobCancel
+	RootUnlock
+	RootLock
+	SlotList
+	SlotAdd
+	SlotRemove
 	RoleGrant
 	RoleList
 	RoleRevoke
@@ -64,6 +69,11 @@ var rules = map[Action]rule{
 	JobList:     {"list jobs", []Role{User, SecurityAdmin, Auditor}, false},
 	JobShow:     {"see jobs", []Role{User, SecurityAdmin, Auditor}, false},
 	JobCancel:   {"cancel jobs", []Role{User, SecurityAdmin}, false},
+	RootUnlock:  {"unlock the root key", []Role{SecurityAdmin}, false},
+	RootLock:    {"lock the root key", []Role{SecurityAdmin}, false},
+	SlotList:    {"list the root key's slots", []Role{SecurityAdmin}, false},
+	SlotAdd:     {"add a slot to the root key", []Role{SecurityAdmin}, false},
+	SlotRemove:  {"remove a slot of the root key", []Role{SecurityAdmin}, false},
 	RoleGrant:   {"grant roles", []Role{SecurityAdmin}, false},
 	RoleList:    {"list roles", []Role{SecurityAdmin, Auditor}, false},
 	RoleRevoke:  {"revoke roles", []Role{SecurityAdmin}, false},

@@ -85,7 +85,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.open(ctx); err != nil {
 		return err
 	}
-	d.exports = newExports(d.access)
+	d.exports = newExports()
 	d.nbd = nbd.NewServer(d.exports, o.Log)
 	d.api = d.newAPI()
 	failed, err := d.serve(context.WithoutCancel(ctx))

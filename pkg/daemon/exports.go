@@ -14,8 +14,6 @@ import (
 
 // exports are the attached disks as the NBD server sees them: each opens for whom it is meant and is hidden from others.
 type exports struct {
-	access *access.Access
-
 	mu     sync.Mutex
 	byDisk map[uuid.UUID]*exported
 	byName map[string]*exported
@@ -29,8 +27,8 @@ type exported struct {
 	allowNames []string
 }
 
-func newExports(a *access.Access) *exports {
-	return &exports{access: a, byDisk: map[uuid.UUID]*exported{}, byName: map[string]*exported{}}
+func newExports() *exports {
+	return &exports{byDisk: map[uuid.UUID]*exported{}, byName: map[string]*exported{}}
 }
 
 func (x *exports) add(a *volume.Attachment, attacher uint32, allow []uint32, names []string) {
@@ -60,7 +58,7 @@ func (x *exports) open(peer nbd.Peer) (list []*nbd.Export) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byName {
-		if x.mayOpen(peer, e) {
+		if mayOpen(peer, e) {
 			list = append(list, e.export)
 		}
 	}
@@ -68,8 +66,8 @@ func (x *exports) open(peer nbd.Peer) (list []*nbd.Export) {
 	return list
 }
 
-func (x *exports) mayOpen(peer nbd.Peer, e *exported) bool {
-	return x.access.MayOpen(access.Caller{UID: peer.UID, User: peer.Name}, e.attacher, e.allow)
+func mayOpen(peer nbd.Peer, e *exported) bool {
+	return access.MayOpen(access.Caller{UID: peer.UID, User: peer.Name}, e.attacher, e.allow)
 }
 
 // List implements nbd.Exports.
@@ -95,7 +93,7 @@ func (x *exports) Open(_ context.Context, peer nbd.Peer, name string) (*nbd.Expo
 	switch {
 	case e == nil:
 		return nil, nbd.ErrUnknownExport
-	case !x.mayOpen(peer, e):
+	case !mayOpen(peer, e):
 		return nil, nbd.ErrPolicy
 	}
 	return e.export, nil

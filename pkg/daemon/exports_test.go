@@ -7,8 +7,6 @@ import (
 	"github.com/google/uuid"
 
 	"nbdcrypt/nbd"
-	"nbdcrypt/pkg/access"
-	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/volume"
 	"nbdcrypt/pkg/volume/cryptdev"
 	"nbdcrypt/pkg/volume/layer"
@@ -21,7 +19,7 @@ func attachment(project, name string) *volume.Attachment {
 
 // An export opens for who attached it, for whom it was opened to, and for root; others are not even told of it.
 func TestExportsAreForWhomTheyAreMeant(t *testing.T) {
-	x := newExports(access.New(catalog.Memory(), access.Caller{UID: 7}))
+	x := newExports()
 	mine, shared, other := attachment("default", "mine"), attachment("default", "shared"), attachment("blue", "other")
 	x.add(mine, 1000, nil, nil)
 	x.add(shared, 1000, []uint32{2000}, []string{"eve"})

@@ -36,7 +36,7 @@ func start(t *testing.T) *Daemon {
 	if err := d.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.exports = newExports(d.access)
+	d.exports = newExports()
 	if status, body := d.call(t, control.RouteGrantCreate, nbd.Peer{}, ""); status != http.StatusOK {
 		t.Fatalf("grant: %d %s", status, body)
 	}
