@@ -144,7 +144,7 @@ func (d *Daemon) handler(r route) http.Handler {
 
 // answer does a call once, however often it is sent.
 func (d *Daemon) answer(r route, c *call) (int, any, error) {
-	if !r.changes {
+	if !r.is(changes) {
 		return d.perform(r, c)
 	}
 	// What was begun is brought to its end and recorded, also when the caller goes away meanwhile.
@@ -169,7 +169,7 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 		return 0, nil, err
 	case body == nil:
 		return http.StatusNoContent, nil, nil
-	case r.job:
+	case r.is(job):
 		return http.StatusAccepted, body, nil
 	}
 	return http.StatusOK, body, nil

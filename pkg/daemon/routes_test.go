@@ -112,7 +112,7 @@ func TestRepeatedCallHappensOnce(t *testing.T) {
 // not left waiting.
 func TestPanicIsOneCallsError(t *testing.T) {
 	d := start(t)
-	bad := route{pattern: "POST /v1/keys", action: access.KeyCreate, verb: "panic", changes: true,
+	bad := route{pattern: "POST /v1/keys", action: access.KeyCreate, verb: "panic", how: changes,
 		do: func(*Daemon, *call) (any, error) { panic("boom") }}
 	for range 2 {
 		req := request(bad.pattern, nbd.Peer{}, "{}", "p")
