@@ -70,7 +70,7 @@ func openState(t *testing.T, dir, keyFile string, want expected) error {
 		return refusal.New(refusal.Damaged, "-", "%w", err)
 	}
 	ks, err := keystore.Open(t.Context(), keystore.Config{
-		Catalog: keystore.Seal(raw, root.Key, root.Store), Root: root, Region: "here", Clock: clock.System{},
+		Catalog: keystore.Seal(raw, root), Root: root, Region: "here", Clock: clock.System{},
 	})
 	if err != nil {
 		return err

@@ -21,32 +21,33 @@ var errBlob = errors.New("keystore: does not open")
 
 // withGCM runs fn with the cipher under the key derived for id. Key and schedule live in secret memory until it
 // returns.
-func withGCM(ikm, salt []byte, id identity, fn func(*aes256.GCM) error) error {
-	mem, err := secret.Work(aes256.GCMSize+keySize, deriving)
+func withGCM(m material, id identity, fn func(*aes256.GCM) error) error {
+	mem, err := secret.Work(aes256.GCMSize+keySize+hkdfSize, deriving)
 	if err != nil {
 		return fmt.Errorf("keystore: %w", err)
 	}
 	defer mem.Destroy()
-	schedule, key := mem.Bytes()[:aes256.GCMSize], mem.Bytes()[aes256.GCMSize:]
-	if err := derive(key, ikm, salt, id); err != nil {
-		return err
-	}
-	g, err := aes256.NewGCM(schedule, key)
-	if err != nil {
-		return fmt.Errorf("keystore: %w", err)
-	}
-	return fn(g)
+	schedule, rest := mem.Bytes()[:aes256.GCMSize], mem.Bytes()[aes256.GCMSize:]
+	key, state := rest[:keySize], rest[keySize:]
+	secret.Do(func() {
+		if err = hashState(state).derive(key, m, id); err != nil {
+			return
+		}
+		var g *aes256.GCM
+		if g, err = aes256.NewGCM(schedule, key); err == nil {
+			err = fn(g)
+		}
+	})
+	return err
 }
 
-// sealBlob seals plain under the key that ikm and salt give for id.
-func sealBlob(ikm, salt []byte, id identity, plain []byte) ([]byte, error) {
+// sealBlob seals plain under the key that m gives for id.
+func sealBlob(m material, id identity, plain []byte) ([]byte, error) {
 	blob := make([]byte, len(plain)+blobOverhead)
 	blob[0] = blobVersion
-	nonce := blob[2:blobHead]
+	nonce, aad := blob[2:blobHead], id.sealing(0)
 	rand.Read(nonce)
-	err := withGCM(ikm, salt, id, func(g *aes256.GCM) error {
-		return g.Seal(blob[blobHead:], nonce, plain, id.sealing(0))
-	})
+	err := withGCM(m, id, func(g *aes256.GCM) error { return g.Seal(blob[blobHead:], nonce, plain, aad) })
 	return blob, err
 }
 
@@ -66,15 +67,14 @@ func checkBlob(blob []byte, plain int) error {
 }
 
 // openBlob opens a blob straight into dst, which decides how long it has to be.
-func openBlob(dst, ikm, salt []byte, id identity, blob []byte) error {
+func openBlob(dst []byte, m material, id identity, blob []byte) error {
 	if err := checkBlob(blob, len(dst)); err != nil {
 		return err
 	}
-	return withGCM(ikm, salt, id, func(g *aes256.GCM) error {
-		err := g.Open(dst, blob[2:blobHead], blob[blobHead:], id.sealing(blob[1]))
-		if errors.Is(err, aes256.ErrOpen) {
-			return fmt.Errorf("%w: it was altered, moved here, or sealed under another key", errBlob)
-		}
-		return err
-	})
+	aad := id.sealing(blob[1])
+	err := withGCM(m, id, func(g *aes256.GCM) error { return g.Open(dst, blob[2:blobHead], blob[blobHead:], aad) })
+	if errors.Is(err, aes256.ErrOpen) {
+		return fmt.Errorf("%w: it was altered, moved here, or sealed under another key", errBlob)
+	}
+	return err
 }

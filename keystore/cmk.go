@@ -119,6 +119,9 @@ func (s *Store) mayCreate(r catalog.Reader, project, alias string) error {
 // makeCMK makes a CMK of what rec says, and commits it together with what also does. The erase slot is durable
 // before the record that names it; where the commit fails for certain it is given back.
 func (s *Store) makeCMK(ctx context.Context, request string, rec cmkRecord, also func(catalog.Txn) error) (cmkRecord, error) {
+	if err := s.c.Root.needOpen(); err != nil {
+		return rec, err
+	}
 	id, err := uuid.NewRandom()
 	if err != nil {
 		return rec, fmt.Errorf("keystore: %w", err)
@@ -161,33 +164,41 @@ func (s *Store) cmkIdentity(c cmkRecord, version uint32) identity {
 }
 
 // generateCMK makes the material of a version and wraps it under root key and erase key.
-func (s *Store) generateCMK(c cmkRecord, version uint32, eraseKey *secret.Key) ([]byte, error) {
+func (s *Store) generateCMK(c cmkRecord, version uint32, eraseKey *secret.Key) (wrapped []byte, err error) {
 	key, err := secret.RandomWork(keySize, c.purpose())
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	defer key.Destroy()
-	return sealBlob(s.c.Root.Key.Bytes(), eraseKey.Bytes(), s.cmkIdentity(c, version), key.Bytes())
+	err = s.c.Root.use(func(root []byte) error {
+		wrapped, err = sealBlob(material{key: root, salt: eraseKey.Bytes()}, s.cmkIdentity(c, version), key.Bytes())
+		return err
+	})
+	return wrapped, err
 }
 
-// withCMK runs fn with one version of a CMK open. It asks nothing about the state.
+// withCMK runs fn with one version of a CMK open, which Lock waits for. It asks nothing about the state, and fn reads no
+// catalog.
 func (s *Store) withCMK(c cmkRecord, version uint32, fn func(cmk []byte) error) error {
 	v, err := c.version(version)
 	if err != nil {
 		return err
 	}
-	eraseKey, err := s.erase.read(c.Slot, c.ID)
-	if err != nil {
-		return err
-	}
-	defer eraseKey.Destroy()
-	key, err := secret.Work(keySize, c.purpose())
-	if err != nil {
-		return fmt.Errorf("keystore: %w", err)
-	}
-	defer key.Destroy()
-	if err := openBlob(key.Bytes(), s.c.Root.Key.Bytes(), eraseKey.Bytes(), s.cmkIdentity(c, version), v.Wrapped); err != nil {
-		return fmt.Errorf("CMK %s version %d: %w", c.ID, version, err)
-	}
-	return fn(key.Bytes())
+	return s.c.Root.use(func(root []byte) error {
+		eraseKey, err := s.erase.read(c.Slot, c.ID)
+		if err != nil {
+			return err
+		}
+		defer eraseKey.Destroy()
+		key, err := secret.Work(keySize, c.purpose())
+		if err != nil {
+			return fmt.Errorf("keystore: %w", err)
+		}
+		defer key.Destroy()
+		m := material{key: root, salt: eraseKey.Bytes()}
+		if err := openBlob(key.Bytes(), m, s.cmkIdentity(c, version), v.Wrapped); err != nil {
+			return fmt.Errorf("CMK %s version %d: %w", c.ID, version, err)
+		}
+		return fn(key.Bytes())
+	})
 }

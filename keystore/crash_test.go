@@ -172,7 +172,7 @@ func (l *lab) breakSlot(pair, at int64) {
 
 // BenchmarkListSealed lists 10,000 sealed records: each value opens under a key of its own.
 func BenchmarkListSealed(b *testing.B) {
-	s := keystore.Seal(catalog.Memory(), randomKey(b), [16]byte{1})
+	s := keystore.Seal(catalog.Memory(), keystore.OpenedRoot(randomKey(b), [16]byte{1}))
 	const records = 10_000
 	for i := 0; i < records; i += 60 {
 		err := s.Update(b.Context(), fmt.Sprint("r", i), func(txn catalog.Txn) (err error) {

@@ -126,7 +126,7 @@ func distinctHalves(dek []byte) bool {
 func (s *Store) wrapDEK(cmk cmkRecord, rec *Record, dek *secret.Key) error {
 	return s.withCMK(cmk, rec.CMKVersion, func(key []byte) (err error) {
 		id := rec.identity(s.c.Root.Store)
-		if rec.Blob, err = sealBlob(key, nil, id, dek.Bytes()); err != nil {
+		if rec.Blob, err = sealBlob(material{key: key}, id, dek.Bytes()); err != nil {
 			return err
 		}
 		again, err := secret.Work(DEKSize, rec.purpose())
@@ -134,7 +134,7 @@ func (s *Store) wrapDEK(cmk cmkRecord, rec *Record, dek *secret.Key) error {
 			return fmt.Errorf("keystore: %w", err)
 		}
 		defer again.Destroy()
-		if err := openBlob(again.Bytes(), key, nil, id, rec.Blob); err != nil {
+		if err := openBlob(again.Bytes(), material{key: key}, id, rec.Blob); err != nil {
 			return err
 		}
 		if !again.Equal(dek) {
@@ -232,7 +232,7 @@ func (s *Store) openDEK(cmk cmkRecord, rec Record) (*secret.Key, error) {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	err = s.withCMK(cmk, rec.CMKVersion, func(key []byte) error {
-		return openBlob(dek.Bytes(), key, nil, rec.identity(s.c.Root.Store), rec.Blob)
+		return openBlob(dek.Bytes(), material{key: key}, rec.identity(s.c.Root.Store), rec.Blob)
 	})
 	if err == nil && !distinctHalves(dek.Bytes()) {
 		err = fmt.Errorf("%w: its two keys are equal", errBlob)

@@ -19,7 +19,7 @@ func FuzzBlob(f *testing.F) {
 	}
 	defer key.Destroy()
 	id, plain := newIdentity("fuzz", uuid.Nil).number(7), []byte("plain text")
-	seed, err := sealBlob(key.Bytes(), nil, id, plain)
+	seed, err := sealBlob(material{key: key.Bytes()}, id, plain)
 	if err != nil || len(seed) != len(plain)+blobOverhead {
 		f.Fatal("no seed", err)
 	}
@@ -28,7 +28,7 @@ func FuzzBlob(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, blob []byte) {
 		out := make([]byte, max(0, len(blob)-blobOverhead))
-		err := openBlob(out, key.Bytes(), nil, id, blob)
+		err := openBlob(out, material{key: key.Bytes()}, id, blob)
 		if (err == nil) != bytes.Equal(blob, seed) {
 			t.Errorf("%x opens: %v", blob, err)
 		}

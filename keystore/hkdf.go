@@ -11,8 +11,8 @@ import (
 )
 
 // HKDF-SHA256 (RFC 5869) whose whole state lies in secret memory. The standard library's leaves the keys that go in,
-// and those derived from them, in hash states on the heap. What remains outside is what the compiler spills to
-// the stack while a block is hashed: words of the state, never the key as it is.
+// and those derived from them, in hash states on the heap. What the compiler spills to the stack while a block is hashed,
+// words of that state, is why everything here is called inside secret.Do.
 
 const (
 	shaSize  = 32
@@ -36,21 +36,45 @@ type hkdfState struct {
 
 const hkdfSize = int(unsafe.Sizeof(hkdfState{}))
 
-// derive fills dst, of at most one hash, with HKDF of key, salt and info. All that it used is wiped.
-func derive(dst, ikm, salt []byte, info identity) error {
-	if len(dst) > shaSize || len(salt) > shaBlock {
+// hashState lays the state of a hash or derivation over mem, which has hkdfSize bytes.
+func hashState(mem []byte) *hkdfState {
+	_ = mem[hkdfSize-1]
+	return (*hkdfState)(unsafe.Pointer(unsafe.SliceData(mem)))
+}
+
+// material is what wrapping keys are derived from: a key and a salt, or what HKDF has extracted from the two.
+type material struct {
+	key, salt []byte
+	extracted bool
+}
+
+// derive fills dst, of at most one hash, with HKDF of m and info.
+func (h *hkdfState) derive(dst []byte, m material, info identity) error {
+	if len(dst) > shaSize || len(m.salt) > shaBlock {
 		return errors.New("keystore: derive: more than one hash, or a salt that is longer than a block")
 	}
-	mem, err := secret.Work(hkdfSize, deriving)
-	if err != nil {
-		return fmt.Errorf("keystore: derive: %w", err)
+	prk := m.key
+	if !m.extracted {
+		h.extract(h.prk[:], m)
+		prk = h.prk[:]
 	}
-	defer mem.Destroy()
-	h := (*hkdfState)(unsafe.Pointer(&mem.Bytes()[0]))
-	h.mac(h.prk[:], salt, ikm, nil)
-	h.mac(h.okm[:], h.prk[:], info, []byte{1})
+	h.mac(h.okm[:], prk, info, []byte{1})
 	copy(dst, h.okm[:])
 	return nil
+}
+
+// extract is HKDF's first step, the same for every info.
+func (h *hkdfState) extract(dst []byte, m material) { h.mac(dst, m.salt, m.key, nil) }
+
+// withHash runs fn on the state of a hash, inside secret.Do, and wipes it.
+func withHash(fn func(*hkdfState) error) (err error) {
+	mem, err := secret.Work(hkdfSize, deriving)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	defer mem.Destroy()
+	secret.Do(func() { err = fn(hashState(mem.Bytes())) })
+	return err
 }
 
 // mac is HMAC (RFC 2104) over a and b under a key of at most a block.

@@ -9,6 +9,11 @@ import (
 	"testing"
 )
 
+// derive is HKDF as the store uses it.
+func derive(dst []byte, m material, info identity) error {
+	return withHash(func(h *hkdfState) error { return h.derive(dst, m, info) })
+}
+
 func unhex(t *testing.T, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(s)
@@ -24,7 +29,7 @@ func TestDeriveKnownAnswers(t *testing.T) {
 		{"", "", "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"},
 	} {
 		got := make([]byte, 32)
-		must0(t, derive(got, ikm, unhex(t, v.salt), unhex(t, v.info)))
+		must0(t, derive(got, material{key: ikm, salt: unhex(t, v.salt)}, unhex(t, v.info)))
 		if hex.EncodeToString(got) != v.okm {
 			t.Errorf("salt %q: %x", v.salt, got)
 		}
@@ -40,12 +45,12 @@ func TestDeriveAgreesWithTheStandardLibrary(t *testing.T) {
 		want, err := hkdf.Key(sha256.New, ikm, salt, string(info), 32)
 		must0(t, err)
 		got := make([]byte, 1+n%32)
-		must0(t, derive(got, ikm, salt, info))
+		must0(t, derive(got, material{key: ikm, salt: salt}, info))
 		if !bytes.Equal(got, want[:len(got)]) {
 			t.Fatalf("with %d bytes they differ", n)
 		}
 	}
-	if derive(make([]byte, 33), nil, nil, nil) == nil || derive(make([]byte, 32), nil, make([]byte, 65), nil) == nil {
+	if derive(make([]byte, 33), material{}, nil) == nil || derive(make([]byte, 32), material{salt: make([]byte, 65)}, nil) == nil {
 		t.Error("more than one block is given out, or a salt taken that is longer")
 	}
 }

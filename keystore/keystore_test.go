@@ -54,13 +54,13 @@ func (l *lab) tryOpen() (err error) {
 		return err
 	}
 	l.raw, err = catalog.Open(filepath.Join(l.dir, keystore.CatalogDir), catalog.Options{
-		Create: l.root.First, Check: keystore.CheckSealed(l.root.Key, l.root.Store),
+		Create: l.root.First, Check: keystore.CheckSealed(l.root),
 	})
 	if err != nil {
 		l.root.Close()
 		return err
 	}
-	l.sealed = keystore.Seal(l.raw, l.root.Key, l.root.Store)
+	l.sealed = keystore.Seal(l.raw, l.root)
 	if l.wrap != nil {
 		l.sealed = l.wrap(l.sealed)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -22,10 +23,8 @@ const (
 	AuditFile  = "audit.log"
 )
 
-// Root is the open root key with the store that it belongs to.
+// Root is a store's root key, open or locked. Its methods may be called from many goroutines.
 type Root struct {
-	// Key is the root key. Close wipes it.
-	Key *secret.Key
 	// Store is the store's id.
 	Store uuid.UUID
 	// Made tells that the root key file was made by this call: the person should back it up.
@@ -34,7 +33,18 @@ type Root struct {
 	// store completes it.
 	First bool
 
+	keyFile  string
 	stateDir string
+	header   header
+	// ways is held by what changes which slots there are, and by Lock, which asks.
+	ways sync.Mutex
+	// mu is held for reading by whoever uses the root key, and never while a catalog is read.
+	mu  sync.RWMutex
+	key *secret.Key // nil while locked
+	// values is the catalog key: what HKDF extracts from the root key without a salt. Every value of the catalog is sealed
+	// under a key derived from it, and no CMK, since those are wrapped with an erase key as salt. So it stays when the
+	// root key is locked, and what is known of disks and keys can be read on.
+	values *secret.Key // nil before the root key was first open
 }
 
 // rootPurpose is why a root key is in memory.
@@ -42,11 +52,26 @@ func rootPurpose(store uuid.UUID) secret.Purpose {
 	return secret.Purpose{Kind: "root", ID: store.String(), For: "opening CMKs"}
 }
 
-// Close wipes the root key.
-func (r *Root) Close() { r.Key.Destroy() }
+// valuesPurpose is why a catalog key is in memory.
+func valuesPurpose(store uuid.UUID) secret.Purpose {
+	return secret.Purpose{Kind: "catalog", ID: store.String(), For: "reading and sealing the catalog"}
+}
 
-// OpenRoot opens the root key of the store in stateDir, which exists, and makes both on first use. Every failure is
-// a refusal: Locked where the right key is not there, Damaged where a file is not as it was written.
+// Close wipes the root key and the catalog key.
+func (r *Root) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range []**secret.Key{&r.key, &r.values} {
+		if *k != nil {
+			(*k).Destroy()
+			*k = nil
+		}
+	}
+}
+
+// OpenRoot opens the root key of the store in stateDir, which exists, and makes both on first use. The root key is locked
+// where the key file can't open it and another slot can. Every failure is a refusal: Locked where the right key is not
+// there, Damaged where a file is not as it was written.
 func OpenRoot(keyFile, stateDir string) (*Root, error) {
 	root, err := openRoot(keyFile, stateDir)
 	var refused *refusal.Error
@@ -114,27 +139,30 @@ func makeRoot(keyFile, stateDir string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := &Root{Key: key, Store: store, Made: true, First: true, stateDir: stateDir}
-	if err := root.write(keyFile); err != nil {
+	root := &Root{Store: store, Made: true, First: true, keyFile: keyFile, stateDir: stateDir}
+	if err := root.adopt(key); err != nil {
+		return nil, err
+	}
+	if err := root.write(); err != nil {
 		root.Close()
 		return nil, err
 	}
 	return root, nil
 }
 
-func (r *Root) write(keyFile string) error {
-	h, err := newHeader(r.Key, r.Store)
-	if err != nil {
+// write makes the header and the key file of a root key that was just made.
+func (r *Root) write() (err error) {
+	if r.header, err = newHeader(r.key, r.Store); err != nil {
 		return err
 	}
-	head, err := h.encode()
+	head, err := r.header.encode()
 	if err != nil {
 		return err
 	}
 	if err := replaceFile(filepath.Join(r.stateDir, firstFile), head); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(keyFile), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(r.keyFile), 0o700); err != nil {
 		return err
 	}
 	text, err := secret.Work(maxTextFile, rootText)
@@ -142,11 +170,11 @@ func (r *Root) write(keyFile string) error {
 		return err
 	}
 	defer text.Destroy()
-	n, err := writeText(text.Bytes(), rootKind, "key", r.Store, r.Key.Bytes())
+	n, err := writeText(text.Bytes(), rootKind, "key", r.Store, r.key.Bytes())
 	if err != nil {
 		return err
 	}
-	return linkNew(keyFile, text.Bytes()[:n])
+	return linkNew(r.keyFile, text.Bytes()[:n])
 }
 
 // openExisting opens the root key that the header names.
@@ -155,18 +183,8 @@ func openExisting(keyFile, headerFile, stateDir string, first bool) (*Root, erro
 	if err != nil {
 		return nil, err
 	}
-	if !exists(keyFile) {
-		return nil, refusal.New(refusal.Locked,
-			fmt.Sprintf("put the root key file of store %s back at %s from its backup, or name it with --root-key; nothing opens without it", h.store, keyFile),
-			"the root key file %s is missing, and the store in %s is under a root key", keyFile, stateDir)
-	}
-	store, key, err := loadRootKey(keyFile)
-	if err != nil {
-		return nil, err
-	}
-	root := &Root{Key: key, Store: store, First: first, stateDir: stateDir}
-	if err := root.match(h, keyFile); err != nil {
-		root.Close()
+	root := &Root{Store: h.store, First: first, keyFile: keyFile, stateDir: stateDir, header: h}
+	if err := root.UnlockFile(); err != nil {
 		return nil, err
 	}
 	return root, nil
@@ -183,36 +201,6 @@ func readHeader(path string) (header, error) {
 			"the store's header %s is damaged: %w", path, err)
 	}
 	return h, nil
-}
-
-func loadRootKey(path string) (uuid.UUID, *secret.Key, error) {
-	buf, n, err := readRootFile(path)
-	if err != nil {
-		return uuid.UUID{}, nil, err
-	}
-	defer buf.Destroy()
-	store, key, err := parseRootKey(buf.Bytes()[:n])
-	if err != nil {
-		return store, nil, refusal.New(refusal.Damaged, "put the root key file back from its backup",
-			"the root key file %s is damaged: %w", path, err)
-	}
-	return store, key, nil
-}
-
-func (r *Root) match(h header, keyFile string) error {
-	if r.Store != h.store {
-		return refusal.New(refusal.Locked, fmt.Sprintf("name the root key file of store %s with --root-key", h.store),
-			"the root key file %s is of store %s, and the store in %s is %s", keyFile, r.Store, r.stateDir, h.store)
-	}
-	have, err := newHeader(r.Key, r.Store)
-	if err != nil {
-		return err
-	}
-	if have.rootID != h.rootID {
-		return refusal.New(refusal.Locked, "put the root key file back from its backup",
-			"the root key file %s names store %s, but its key is not that store's", keyFile, r.Store)
-	}
-	return nil
 }
 
 // complete ends the first start: from now on nothing of the store is ever made anew.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"unsafe"
 
 	"github.com/google/uuid"
 
@@ -87,17 +86,15 @@ func isHex(b []byte) bool {
 }
 
 // textSum hashes in secret memory: the text may hold a key.
-func textSum(b []byte) (string, error) {
-	mem, err := secret.Work(hkdfSize, deriving)
-	if err != nil {
-		return "", fmt.Errorf("keystore: %w", err)
-	}
-	defer mem.Destroy()
-	h := (*hkdfState)(unsafe.Pointer(&mem.Bytes()[0]))
-	h.begin()
-	h.write(b)
-	h.sum(h.okm[:])
-	return hex.EncodeToString(h.okm[:sumDigits/2]), nil
+func textSum(b []byte) (sum string, err error) {
+	err = withHash(func(h *hkdfState) error {
+		h.begin()
+		h.write(b)
+		h.sum(h.okm[:])
+		sum = hex.EncodeToString(h.okm[:sumDigits/2])
+		return nil
+	})
+	return sum, err
 }
 
 // writeText lays such a text into dst, which has to have room for it, and returns how much it took. value is
@@ -151,5 +148,7 @@ func (h header) encode() ([]byte, error) {
 
 func newHeader(root *secret.Key, store uuid.UUID) (h header, err error) {
 	h.store = store
-	return h, derive(h.rootID[:], root.Bytes(), nil, newIdentity("nbdcrypt/v1/root-id", store))
+	id := newIdentity("nbdcrypt/v1/root-id", store)
+	err = withHash(func(s *hkdfState) error { return s.derive(h.rootID[:], material{key: root.Bytes()}, id) })
+	return h, err
 }

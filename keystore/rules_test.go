@@ -78,7 +78,7 @@ func TestRuleA5_RootKeyIsNotInTheStateDirectory(t *testing.T) {
 	l := newLab(t)
 	l.grant("default")
 	l.dek("default", "", disk1, "l1")
-	root := bytes.Clone(l.root.Key.Bytes())
+	root := bytes.Clone(l.root.Key().Bytes())
 	if found := contains(t, l.dir, root); len(found) > 0 {
 		t.Errorf("running, the root key stands in %v", found)
 	}

@@ -4,29 +4,31 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"nbdcrypt/pkg/catalog"
-	"nbdcrypt/pkg/secret"
 )
 
 // sealer seals catalog values, each under a key of its own name.
-type sealer struct {
-	root  *secret.Key
-	store uuid.UUID
-}
+type sealer struct{ root *Root }
 
 func (s sealer) identity(name string) identity {
-	return newIdentity("nbdcrypt/v1/catalog", s.store).text(name)
+	return newIdentity("nbdcrypt/v1/catalog", s.root.Store).text(name)
 }
 
 func (s sealer) seal(name string, value []byte) ([]byte, error) {
-	return sealBlob(s.root.Bytes(), nil, s.identity(name), value)
+	m, err := s.root.sealing()
+	if err != nil {
+		return nil, err
+	}
+	return sealBlob(m, s.identity(name), value)
 }
 
 func (s sealer) open(name string, blob []byte) ([]byte, error) {
+	m, err := s.root.sealing()
+	if err != nil {
+		return nil, err
+	}
 	plain := make([]byte, max(0, len(blob)-blobOverhead))
-	if err := openBlob(plain, s.root.Bytes(), nil, s.identity(name), blob); err != nil {
+	if err := openBlob(plain, m, s.identity(name), blob); err != nil {
 		return nil, damagedRecord{name, err}
 	}
 	return plain, nil
@@ -46,10 +48,9 @@ func (d damagedRecord) Unwrap() []error { return []error{catalog.ErrDamaged, d.e
 
 // Seal decorates a catalog so that the store below sees names and ciphertext. A value is bound to its name and
 // to the store; one that does not open is catalog.ErrDamaged, with its name. Values may be MaxSealed long.
-// Export and Import pass the ciphertext on: what is exported opens only under the same root key and store.
-func Seal(store catalog.Store, root *secret.Key, storeID uuid.UUID) catalog.Store {
-	return sealedStore{store, sealer{root, storeID}}
-}
+// Export and Import pass the ciphertext on: what is exported opens only under the same root key and store. Once the
+// root key was open, values are read and written while it is locked too.
+func Seal(store catalog.Store, root *Root) catalog.Store { return sealedStore{store, sealer{root}} }
 
 // MaxSealed is the longest value that fits a catalog once it is sealed.
 const MaxSealed = catalog.MaxValue - blobOverhead
@@ -117,9 +118,9 @@ func (t sealedTxn) Put(key string, value []byte) error {
 func (t sealedTxn) Delete(key string) error { return t.txn.Delete(key) }
 
 // CheckSealed returns a check for catalog.Open: every value opens under this root key.
-func CheckSealed(root *secret.Key, storeID uuid.UUID) func(catalog.Reader) error {
+func CheckSealed(root *Root) func(catalog.Reader) error {
 	return func(r catalog.Reader) error {
-		sealed := sealedReader{r, sealer{root, storeID}}
+		sealed := sealedReader{r, sealer{root}}
 		for after := ""; ; {
 			pairs, err := sealed.Scan("", after, 256)
 			if err != nil || len(pairs) == 0 {

@@ -24,13 +24,13 @@ func randomKey(t testing.TB) *secret.Key {
 
 func TestSealedStore(t *testing.T) {
 	catalogtest.RunStore(t, catalogtest.Suite{Durable: true, MaxValue: keystore.MaxSealed, Open: func(t *testing.T) catalogtest.Open {
-		dir, root, id := filepath.Join(t.TempDir(), "catalog"), randomKey(t), uuid.New()
+		dir, root := filepath.Join(t.TempDir(), "catalog"), keystore.OpenedRoot(randomKey(t), uuid.New())
 		return func() catalog.Store {
-			s, err := catalog.Open(dir, catalog.Options{Create: true, Check: keystore.CheckSealed(root, id)})
+			s, err := catalog.Open(dir, catalog.Options{Create: true, Check: keystore.CheckSealed(root)})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return keystore.Seal(s, root, id)
+			return keystore.Seal(s, root)
 		}
 	}})
 }

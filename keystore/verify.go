@@ -21,8 +21,11 @@ const (
 type Problem struct{ Severity, What, Where, Problem, Next string }
 
 // Verify opens every key record and every DEK record, whatever the CMKs' states, and reports those that don't
-// open and slots that no record names. It returns how many CMKs there are.
+// open and slots that no record names. It returns how many CMKs there are. It needs the root key from beginning to end.
 func (s *Store) Verify(ctx context.Context, report func(Problem)) (keys int, err error) {
+	if err := s.c.Root.needOpen(); err != nil {
+		return 0, err
+	}
 	cmks, bad, err := s.verifyCMKs(ctx, report)
 	if err != nil {
 		return 0, err
@@ -60,6 +63,7 @@ const restoreNext = "restore the state directory from a backup; what is under it
 
 func (s *Store) verifyCMKs(ctx context.Context, report func(Problem)) (good map[uuid.UUID]cmkRecord, bad map[string]bool, err error) {
 	good, bad = make(map[uuid.UUID]cmkRecord), make(map[string]bool)
+	var stopped error
 	err = s.walk(ctx, "key/", func(key string, value []byte, err error) {
 		var rec cmkRecord
 		if err == nil {
@@ -71,6 +75,10 @@ func (s *Store) verifyCMKs(ctx context.Context, report func(Problem)) (good map[
 		for i := 0; err == nil && i < len(rec.Versions); i++ {
 			err = s.withCMK(rec, rec.Versions[i].Number, func([]byte) error { return nil })
 		}
+		if errors.Is(err, errLocked) {
+			stopped = err // it was locked meanwhile, which says nothing of the key
+			return
+		}
 		if err != nil {
 			bad[key[strings.LastIndex(key, "/")+1:]] = true
 			report(Problem{Damage, "key", key, err.Error(), restoreNext})
@@ -78,11 +86,12 @@ func (s *Store) verifyCMKs(ctx context.Context, report func(Problem)) (good map[
 		}
 		good[rec.ID] = rec
 	})
-	return good, bad, err
+	return good, bad, errors.Join(err, stopped)
 }
 
 func (s *Store) verifyDEKs(ctx context.Context, cmks map[uuid.UUID]cmkRecord, bad map[string]bool, report func(Problem)) error {
-	return s.walk(ctx, "dek/", func(key string, value []byte, err error) {
+	var stopped error
+	err := s.walk(ctx, "dek/", func(key string, value []byte, err error) {
 		var rec Record
 		if err == nil {
 			rec, err = parseDEK(key, value)
@@ -90,10 +99,13 @@ func (s *Store) verifyDEKs(ctx context.Context, cmks map[uuid.UUID]cmkRecord, ba
 		if err == nil {
 			err = s.tryDEK(cmks, bad, rec)
 		}
-		if err != nil {
+		if errors.Is(err, errLocked) {
+			stopped = err
+		} else if err != nil {
 			report(Problem{Damage, "data key", key, err.Error(), restoreNext})
 		}
 	})
+	return errors.Join(err, stopped)
 }
 
 func (s *Store) tryDEK(cmks map[uuid.UUID]cmkRecord, bad map[string]bool, rec Record) error {

@@ -75,14 +75,14 @@ func (d *Daemon) openCatalog(ctx context.Context) (err error) {
 		return err
 	}
 	d.raw, err = catalog.Open(filepath.Join(d.o.State, keystore.CatalogDir), catalog.Options{
-		MinRevision: d.log.Revision(), Create: d.root.First, Check: keystore.CheckSealed(d.root.Key, d.root.Store), Log: d.o.Log})
+		MinRevision: d.log.Revision(), Create: d.root.First, Check: keystore.CheckSealed(d.root), Log: d.o.Log})
 	if errors.Is(err, catalog.ErrDamaged) {
 		return refusal.New(refusal.Damaged, "restore the state directory from a backup; nothing in it was changed", "%w", err)
 	}
 	if err != nil {
 		return err
 	}
-	sealed := keystore.Seal(d.raw, d.root.Key, d.root.Store)
+	sealed := keystore.Seal(d.raw, d.root)
 	if err := d.log.CheckHead(ctx, sealed); err != nil {
 		return err
 	}

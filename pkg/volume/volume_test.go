@@ -43,7 +43,7 @@ func newRig(t *testing.T) *rig {
 	must(t, err)
 	t.Cleanup(root.Close)
 	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "pool")}
-	r.catalog = keystore.Seal(catalog.Memory(), root.Key, root.Store)
+	r.catalog = keystore.Seal(catalog.Memory(), root)
 	r.keys, err = keystore.Open(t.Context(), keystore.Config{Catalog: r.catalog, Root: root, Region: "local", Clock: clock.System{}})
 	must(t, err)
 	t.Cleanup(func() { _ = r.keys.Close() })

@@ -1,0 +1,165 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/secret"
+)
+
+// errLocked says that the root key is not open.
+var errLocked = errors.New("the root key is locked")
+
+func locked() error {
+	return refusal.New(refusal.Locked, "run `nbdcrypt root unlock`", "%w", errLocked)
+}
+
+// Locked tells whether the root key is locked.
+func (r *Root) Locked() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.key == nil
+}
+
+// needOpen refuses while the root key is locked: before something is spent on what would be refused later.
+func (r *Root) needOpen() error {
+	if r.Locked() {
+		return locked()
+	}
+	return nil
+}
+
+// use lends the root key to fn, and keeps Lock waiting for it. fn reads no catalog.
+func (r *Root) use(fn func(root []byte) error) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.key == nil {
+		return locked()
+	}
+	return fn(r.key.Bytes())
+}
+
+// sealing is what catalog values are sealed under. It outlives a lock.
+func (r *Root) sealing() (material, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.values == nil {
+		return material{}, locked()
+	}
+	return material{key: r.values.Bytes(), extracted: true}, nil
+}
+
+// adopt takes a root key over, which is the right one. Where one is open already it is kept.
+func (r *Root) adopt(key *secret.Key) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.key != nil {
+		key.Destroy()
+		return nil
+	}
+	if r.values == nil {
+		values, err := catalogKey(key, r.Store)
+		if err != nil {
+			key.Destroy()
+			return err
+		}
+		r.values = values
+	}
+	r.key = key
+	return nil
+}
+
+func catalogKey(root *secret.Key, store uuid.UUID) (*secret.Key, error) {
+	values, err := secret.New(shaSize, valuesPurpose(store))
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	err = withHash(func(h *hkdfState) error {
+		h.extract(values.Bytes(), material{key: root.Bytes()})
+		return nil
+	})
+	if err != nil {
+		values.Destroy()
+		return nil, err
+	}
+	return values, nil
+}
+
+// Lock wipes the root key once no wrap is in progress. It refuses where nothing could open it again.
+func (r *Root) Lock() error {
+	r.ways.Lock()
+	defer r.ways.Unlock()
+	if err := r.otherWay(""); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.key != nil {
+		r.key.Destroy()
+		r.key = nil
+	}
+	return nil
+}
+
+// otherWay refuses where no slot but one could open the root key.
+func (r *Root) otherWay(string) error {
+	key, err := r.loadFile()
+	if err != nil {
+		return refusal.New(refusal.Busy, "put the root key file back at "+r.keyFile,
+			"no slot could open the root key again: %w", err)
+	}
+	key.Destroy()
+	return nil
+}
+
+// UnlockFile opens the root key by the key file.
+func (r *Root) UnlockFile() error {
+	key, err := r.loadFile()
+	if err != nil {
+		return err
+	}
+	return r.adopt(key)
+}
+
+// loadFile reads this store's root key from the key file.
+func (r *Root) loadFile() (*secret.Key, error) {
+	if !exists(r.keyFile) {
+		return nil, refusal.New(refusal.Locked,
+			fmt.Sprintf("put the root key file of store %s back at %s from its backup, or name it with --root-key; nothing opens without it", r.Store, r.keyFile),
+			"the root key file %s is missing, and the store in %s is under a root key", r.keyFile, r.stateDir)
+	}
+	buf, n, err := readRootFile(r.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	defer buf.Destroy()
+	store, key, err := parseRootKey(buf.Bytes()[:n])
+	if err != nil {
+		return nil, refusal.New(refusal.Damaged, "put the root key file back from its backup",
+			"the root key file %s is damaged: %w", r.keyFile, err)
+	}
+	if err := r.match(store, key); err != nil {
+		key.Destroy()
+		return nil, err
+	}
+	return key, nil
+}
+
+func (r *Root) match(store uuid.UUID, key *secret.Key) error {
+	if store != r.Store {
+		return refusal.New(refusal.Locked, fmt.Sprintf("name the root key file of store %s with --root-key", r.Store),
+			"the root key file %s is of store %s, and the store in %s is %s", r.keyFile, store, r.stateDir, r.Store)
+	}
+	have, err := newHeader(key, store)
+	if err != nil {
+		return err
+	}
+	if have.rootID != r.header.rootID {
+		return refusal.New(refusal.Locked, "put the root key file back from its backup",
+			"the root key file %s names store %s, but its key is not that store's", r.keyFile, store)
+	}
+	return nil
+}
