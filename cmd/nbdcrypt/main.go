@@ -10,12 +10,16 @@ import (
 	"os/signal"
 	"syscall"
 
+	"nbdcrypt/pkg/child"
 	"nbdcrypt/pkg/cli"
 	"nbdcrypt/pkg/daemon"
 	"nbdcrypt/pkg/demo"
 )
 
 func main() {
+	if child.Main() {
+		return
+	}
 	// The first signal ends the work in good order; after it a second one does what signals do.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

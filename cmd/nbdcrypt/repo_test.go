@@ -46,7 +46,7 @@ func listPackages(t *testing.T, args ...string) (list []pkg) {
 // shortNames are what ARCHITECTURE.md calls the modules that it explains.
 var shortNames = map[string]string{
 	"github.com/pojntfx/go-nbd": "go-nbd", "github.com/dgraph-io/badger/v4": "badger", "github.com/dgraph-io/ristretto/v2": "ristretto",
-	"github.com/spf13/cobra": "cobra", "golang.org/x/sys": "x/sys", "golang.org/x/term": "x/term", "github.com/google/uuid": "uuid",
+	"github.com/spf13/cobra": "cobra", "golang.org/x/sys": "x/sys", "golang.org/x/crypto": "x/crypto", "golang.org/x/term": "x/term", "github.com/google/uuid": "uuid",
 	"github.com/docker/go-units": "go-units", "github.com/schollz/progressbar/v3": "progressbar", "github.com/coreos/go-systemd/v22": "go-systemd",
 }
 
