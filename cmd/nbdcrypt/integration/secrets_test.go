@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -139,4 +140,28 @@ func TestRuleA5_NoKeyInAnyFile(t *testing.T) {
 	check(t, os.Rename(d.root+".away", d.root))
 	d.start()
 	expect(t, dial(t, d.attach("one")), noise("one", 1<<20), 12345)
+}
+
+// TestRuleA12_AuditNamesTheKey: attach leaves a record of which key was unwrapped, for whom.
+func TestRuleA12_AuditNamesTheKey(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	disk := d.create("vol", "8M", "--encrypted")
+	d.create("open", "8M", "--plain")
+	d.attach("vol")
+	d.attach("open")
+	keys := map[string]string{}
+	for line := range strings.Lines(string(readFile(t, d.state+"/audit.log"))) {
+		var record struct{ Verb, Resource, Outcome, Key, User string }
+		check(t, json.Unmarshal([]byte(line), &record))
+		if record.Verb == "attach" && record.Outcome == "ok" && record.User == "root" {
+			keys[record.Resource] = record.Key
+		}
+	}
+	if len(keys) != 2 || !strings.HasPrefix(keys[disk.ID], disk.Key.ID) {
+		t.Errorf("the audit log says %q of the attach under key %s", keys, disk.Key.ID)
+	}
+	if keys[d.show("open").ID] != "" {
+		t.Errorf("a key is named for a plain disk: %q", keys)
+	}
 }

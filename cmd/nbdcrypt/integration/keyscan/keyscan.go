@@ -44,6 +44,18 @@ type pattern struct {
 // New returns a Scanner that knows nothing.
 func New() *Scanner { return &Scanner{patterns: map[uint64][]pattern{}} }
 
+// Public takes out what is no secret though it is made from one, like the id of a key.
+func (s *Scanner) Public(value []byte) {
+	for at := 0; at+pieceSize <= len(value); at += pieceSize {
+		p := piece(value[at:])
+		for _, p := range []piece{p, swapped(p)} {
+			delete(s.patterns, binary.LittleEndian.Uint64(p[:8]))
+			delete(s.patterns, binary.LittleEndian.Uint64(p[8:]))
+		}
+	}
+	s.sieve = nil
+}
+
 // Key adds a key: of AES-256, of XTS-AES-256, which is two of them, or of at least 8 bytes of anything else.
 func (s *Scanner) Key(name string, key []byte) {
 	switch len(key) {

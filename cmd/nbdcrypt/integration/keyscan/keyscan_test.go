@@ -165,6 +165,10 @@ func TestMaterial(t *testing.T) {
 	if hits := s.Scan(swap(state)); len(hits) != 1 {
 		t.Error(hits)
 	}
+	s.Public(state)
+	if hits := s.Scan(append(swap(state), memory...)); len(hits) != 0 {
+		t.Error(hits)
+	}
 }
 
 func BenchmarkScan(b *testing.B) {

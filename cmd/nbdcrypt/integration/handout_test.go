@@ -1,0 +1,117 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"nbdcrypt/cmd/nbdcrypt/integration/keyscan"
+)
+
+// keytest builds, once, the program that hands every key out as it destroys it.
+var keytest = sync.OnceValues(func() (string, error) {
+	path := program + "-keytest"
+	return path, build(path, "-tags=keytest")
+})
+
+// planted is what stands in the daemon's environment: whoever can't find that has not searched.
+var planted = noise("planted", 32)
+
+// keytestDaemon lays out a daemon of that build.
+func keytestDaemon(t *testing.T, env ...string) *daemon {
+	t.Helper()
+	d := newDaemon(t)
+	var err error
+	d.program, err = keytest()
+	check(t, err)
+	d.env = append(env, "NBDCRYPT_KEYTEST="+d.handedOut(), fmt.Sprintf("PLANTED=%x", planted))
+	return d
+}
+
+func (d *daemon) handedOut() string { return d.dir + "/keys" }
+
+// A handed is a key that was destroyed.
+type handed struct {
+	kind, id, why string
+	bytes         []byte
+}
+
+// keys reads what was handed out so far.
+func (d *daemon) keys() (list []handed) {
+	d.t.Helper()
+	rest := readFile(d.t, d.handedOut())
+	for len(rest) > 0 {
+		var k handed
+		var n int
+		head, after, ok := bytes.Cut(rest, []byte("\n"))
+		if _, err := fmt.Sscanf(string(head), "%q %q %q %d", &k.kind, &k.id, &k.why, &n); !ok || err != nil || n > len(after) {
+			d.t.Fatalf("a record of a key that is none: %q, %v", head, err)
+		}
+		k.bytes, rest = after[:n], after[n:]
+		list = append(list, k)
+	}
+	return list
+}
+
+// collect has the daemon collect garbage, and waits for it.
+func (d *daemon) collect() {
+	d.t.Helper()
+	collections := func() (n int) {
+		for _, k := range d.keys() {
+			if k.kind == "collected" {
+				n++
+			}
+		}
+		return n
+	}
+	before := collections()
+	check(d.t, syscall.Kill(d.pid(), syscall.SIGUSR2))
+	waitFor(d.t, "no garbage is collected", func() bool { return collections() > before })
+}
+
+// scanner looks for every key that was handed out, and for what was made of them: schedules, wrapping keys, states of hashes.
+func (d *daemon) scanner() *keyscan.Scanner {
+	d.t.Helper()
+	s := keyscan.New()
+	kinds := map[string]int{}
+	for i, k := range d.keys() {
+		name := strings.TrimSpace(fmt.Sprintf("%s %s (%s, record %d)", k.kind, k.id, k.why, i))
+		kinds[k.kind]++
+		switch {
+		case k.kind == "erase" && len(k.bytes) == 8192: // slots of the erase file: a mark, the CMK's id, the key
+			if key := k.bytes[20:52]; !bytes.Equal(key, make([]byte, 32)) {
+				s.Key(name, key)
+			}
+		case len(k.bytes) == 32 || len(k.bytes) == 64:
+			s.Key(name, k.bytes)
+		default:
+			s.Material(name, k.bytes)
+		}
+	}
+	for _, kind := range []string{"root", "cmk", "dek", "derived", "catalog"} {
+		if kinds[kind] == 0 {
+			d.t.Fatalf("no key of the kind %s was handed out: %v", kind, kinds)
+		}
+	}
+	s.Public(d.rootID())
+	d.t.Logf("keys handed out: %v; %d patterns", kinds, s.Size())
+	return s
+}
+
+// rootID reads what is derived from the root key and told to everybody.
+func (d *daemon) rootID() []byte {
+	d.t.Helper()
+	_, rest, ok := strings.Cut(string(readFile(d.t, d.state+"/store")), "\nroot ")
+	digits, _, _ := strings.Cut(rest, "\n")
+	var id []byte
+	_, err := fmt.Sscanf(digits, "%x", &id)
+	if !ok || err != nil || len(id) != 16 {
+		d.t.Fatalf("no id of the root key in %s: %v", d.state+"/store", err)
+	}
+	return id
+}
