@@ -119,8 +119,9 @@ func randomDEK(rec Record) (*secret.Key, error) {
 	}
 }
 
-func distinctHalves(dek []byte) bool {
-	return subtle.ConstantTimeCompare(dek[:DEKSize/2], dek[DEKSize/2:]) == 0
+func distinctHalves(dek []byte) (distinct bool) {
+	secret.Do(func() { distinct = subtle.ConstantTimeCompare(dek[:DEKSize/2], dek[DEKSize/2:]) == 0 })
+	return distinct
 }
 
 func (s *Store) wrapDEK(cmk cmkRecord, rec *Record, dek *secret.Key) error {
@@ -137,7 +138,9 @@ func (s *Store) wrapDEK(cmk cmkRecord, rec *Record, dek *secret.Key) error {
 		if err := openBlob(again.Bytes(), material{key: key}, id, rec.Blob); err != nil {
 			return err
 		}
-		if !again.Equal(dek) {
+		same := false
+		secret.Do(func() { same = again.Equal(dek) })
+		if !same {
 			return fmt.Errorf("%w: a new blob opens to another key", errBlob)
 		}
 		return nil

@@ -165,8 +165,12 @@ func (e *eraseFile) each(fn func(pair int64, cmk uuid.UUID, err error)) error {
 		if _, err := e.f.ReadAt(b, pair*pairSize); err != nil && err != io.EOF {
 			return fmt.Errorf("keystore: read erase slot %d: %w", pair, err)
 		}
-		first, errA := parseSlot(b[:slotSize], e.store, pair)
-		second, errB := parseSlot(b[slotSize:], e.store, pair)
+		var first, second uuid.UUID
+		var errA, errB error
+		secret.Do(func() {
+			first, errA = parseSlot(b[:slotSize], e.store, pair)
+			second, errB = parseSlot(b[slotSize:], e.store, pair)
+		})
 		switch {
 		case errA != nil && errB == nil:
 			fn(pair, second, errSlot)
@@ -209,9 +213,11 @@ func (e *eraseFile) write(pair int64, cmk uuid.UUID, key *secret.Key) error {
 	}
 	defer buf.Destroy()
 	b := buf.Bytes()
-	copy(b[slotKeyAt:], key.Bytes())
-	fillSlot(b[:slotSize], e.store, pair, cmk)
-	copy(b[slotSize:], b[:slotSize])
+	secret.Do(func() {
+		copy(b[slotKeyAt:], key.Bytes())
+		fillSlot(b[:slotSize], e.store, pair, cmk)
+		copy(b[slotSize:], b[:slotSize])
+	})
 	if _, err := e.f.WriteAt(b, pair*pairSize); err != nil {
 		return err
 	}
@@ -231,16 +237,28 @@ func (e *eraseFile) read(pair int64, cmk uuid.UUID) (*secret.Key, error) {
 	if _, err := e.f.ReadAt(buf.Bytes(), pair*pairSize); err != nil && err != io.EOF {
 		return nil, fmt.Errorf("keystore: read erase slot %d: %w", pair, err)
 	}
-	for _, slot := range [][]byte{buf.Bytes()[:slotSize], buf.Bytes()[slotSize:]} {
+	key, err := secret.Work(keySize, erasePurpose(cmk))
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	found := false
+	secret.Do(func() { found = e.pick(key.Bytes(), buf.Bytes(), pair, cmk) })
+	if !found {
+		key.Destroy()
+		return nil, fmt.Errorf("%w: slot %d holds no erase key of CMK %s", errSlot, pair, cmk)
+	}
+	return key, nil
+}
+
+// pick copies the erase key of a CMK to dst, from whichever copy of its slot is good.
+func (e *eraseFile) pick(dst, slots []byte, pair int64, cmk uuid.UUID) bool {
+	for _, slot := range [][]byte{slots[:slotSize], slots[slotSize:]} {
 		if owner, err := parseSlot(slot, e.store, pair); err == nil && owner == cmk {
-			key, err := secret.Work(keySize, erasePurpose(cmk))
-			if err == nil {
-				copy(key.Bytes(), slot[slotKeyAt:slotKeyEnd])
-			}
-			return key, err
+			copy(dst, slot[slotKeyAt:slotKeyEnd])
+			return true
 		}
 	}
-	return nil, fmt.Errorf("%w: slot %d holds no erase key of CMK %s", errSlot, pair, cmk)
+	return false
 }
 
 // keepFor holds the pairs that records name out of use for others: in a file that was cut or is an older one, they

@@ -2,9 +2,11 @@ package keystore
 
 import (
 	"os"
+	"testing"
 
 	"github.com/google/uuid"
 
+	"nbdcrypt/pkg/child"
 	"nbdcrypt/pkg/secret"
 )
 
@@ -29,6 +31,28 @@ func OpenedRoot(key *secret.Key, store uuid.UUID) *Root {
 
 // Key is the root key.
 func (r *Root) Key() *secret.Key { return r.key }
+
+// Product sets the costs of passphrases to those of the product until the returned function is called. Other tests run with
+// costs that no product file may have.
+func Product() (cheap func()) {
+	new, least := newCost, leastCost
+	newCost, leastCost = productCost, productLeast
+	return func() { newCost, leastCost = new, least }
+}
+
+var productCost, productLeast = newCost, leastCost
+
+func makeCheap() {
+	newCost = child.Params{Time: 1, Memory: 64, Lanes: 4}
+	leastCost = newCost
+}
+
+func TestMain(m *testing.M) {
+	if !child.Main() {
+		makeCheap()
+		os.Exit(m.Run())
+	}
+}
 
 // WithErase makes s work on another erase file from now on.
 func (s *Store) WithErase(f *os.File) { s.erase.f = f }

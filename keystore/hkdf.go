@@ -66,15 +66,14 @@ func (h *hkdfState) derive(dst []byte, m material, info identity) error {
 // extract is HKDF's first step, the same for every info.
 func (h *hkdfState) extract(dst []byte, m material) { h.mac(dst, m.salt, m.key, nil) }
 
-// withHash runs fn on the state of a hash, inside secret.Do, and wipes it.
-func withHash(fn func(*hkdfState) error) (err error) {
+// withHash runs fn on the state of a hash, and wipes it. What is secret is hashed inside secret.Do.
+func withHash(fn func(*hkdfState) error) error {
 	mem, err := secret.Work(hkdfSize, deriving)
 	if err != nil {
 		return fmt.Errorf("keystore: %w", err)
 	}
 	defer mem.Destroy()
-	secret.Do(func() { err = fn(hashState(mem.Bytes())) })
-	return err
+	return fn(hashState(mem.Bytes()))
 }
 
 // mac is HMAC (RFC 2104) over a and b under a key of at most a block.

@@ -20,6 +20,7 @@ type lab struct {
 	dir     string
 	keyFile string
 	region  string
+	pass    string // what opens the store where the key file does not
 	wrap    func(catalog.Store) catalog.Store
 	root    *keystore.Root
 	raw     catalog.Store
@@ -52,6 +53,12 @@ func (l *lab) open() {
 func (l *lab) tryOpen() (err error) {
 	if l.root, err = keystore.OpenRoot(l.keyFile, l.dir); err != nil {
 		return err
+	}
+	if l.root.Locked() {
+		if _, err := l.root.UnlockPassphrase(l.ctx(), passphrase(l.t, l.pass)); err != nil {
+			l.root.Close()
+			return err
+		}
 	}
 	l.raw, err = catalog.Open(filepath.Join(l.dir, keystore.CatalogDir), catalog.Options{
 		Create: l.root.First, Check: keystore.CheckSealed(l.root),

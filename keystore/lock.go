@@ -10,7 +10,6 @@ import (
 	"nbdcrypt/pkg/secret"
 )
 
-// errLocked says that the root key is not open.
 var errLocked = errors.New("the root key is locked")
 
 func locked() error {
@@ -77,9 +76,11 @@ func catalogKey(root *secret.Key, store uuid.UUID) (*secret.Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
-	err = withHash(func(h *hkdfState) error {
-		h.extract(values.Bytes(), material{key: root.Bytes()})
-		return nil
+	secret.Do(func() {
+		err = withHash(func(h *hkdfState) error {
+			h.extract(values.Bytes(), material{key: root.Bytes()})
+			return nil
+		})
 	})
 	if err != nil {
 		values.Destroy()
@@ -92,6 +93,9 @@ func catalogKey(root *secret.Key, store uuid.UUID) (*secret.Key, error) {
 func (r *Root) Lock() error {
 	r.ways.Lock()
 	defer r.ways.Unlock()
+	if r.Locked() {
+		return nil
+	}
 	if err := r.otherWay(""); err != nil {
 		return err
 	}
@@ -104,14 +108,13 @@ func (r *Root) Lock() error {
 	return nil
 }
 
-// otherWay refuses where no slot but one could open the root key.
-func (r *Root) otherWay(string) error {
-	key, err := r.loadFile()
-	if err != nil {
-		return refusal.New(refusal.Busy, "put the root key file back at "+r.keyFile,
-			"no slot could open the root key again: %w", err)
+// openAtStart opens the root key by the key file. Where that is missing or damaged, and another slot could open the root
+// key, it stays locked.
+func (r *Root) openAtStart() error {
+	err := r.UnlockFile()
+	if err == nil || exists(r.keyFile) && refusal.CodeOf(err) != refusal.Damaged || r.otherWay(KeyFileSlot) != nil {
+		return err
 	}
-	key.Destroy()
 	return nil
 }
 
@@ -119,7 +122,7 @@ func (r *Root) otherWay(string) error {
 func (r *Root) UnlockFile() error {
 	key, err := r.loadFile()
 	if err != nil {
-		return err
+		return fullRefusal(err)
 	}
 	return r.adopt(key)
 }
@@ -128,7 +131,7 @@ func (r *Root) UnlockFile() error {
 func (r *Root) loadFile() (*secret.Key, error) {
 	if !exists(r.keyFile) {
 		return nil, refusal.New(refusal.Locked,
-			fmt.Sprintf("put the root key file of store %s back at %s from its backup, or name it with --root-key; nothing opens without it", r.Store, r.keyFile),
+			fmt.Sprintf("put the root key file of store %s back at %s from its backup, or name it with --root-key; without it only another slot opens the store", r.Store, r.keyFile),
 			"the root key file %s is missing, and the store in %s is under a root key", r.keyFile, r.stateDir)
 	}
 	buf, n, err := readRootFile(r.keyFile)
@@ -136,7 +139,9 @@ func (r *Root) loadFile() (*secret.Key, error) {
 		return nil, err
 	}
 	defer buf.Destroy()
-	store, key, err := parseRootKey(buf.Bytes()[:n])
+	var store uuid.UUID
+	var key *secret.Key
+	secret.Do(func() { store, key, err = parseRootKey(buf.Bytes()[:n]) })
 	if err != nil {
 		return nil, refusal.New(refusal.Damaged, "put the root key file back from its backup",
 			"the root key file %s is damaged: %w", r.keyFile, err)

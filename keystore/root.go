@@ -75,13 +75,19 @@ func (r *Root) Close() {
 func OpenRoot(keyFile, stateDir string) (*Root, error) {
 	root, err := openRoot(keyFile, stateDir)
 	var refused *refusal.Error
-	if errors.Is(err, secret.ErrFull) {
-		return nil, refusal.New(refusal.Failed, "raise the limit of locked memory (LimitMEMLOCK, ulimit -l)", "the root key can't be held: %w", err)
-	}
+	err = fullRefusal(err)
 	if err != nil && !errors.As(err, &refused) {
 		return nil, refusal.New(refusal.Failed, "see that the daemon's user may write there, and that the disk is not full", "%w", err)
 	}
 	return root, err
+}
+
+// fullRefusal makes a refusal of key memory that is full.
+func fullRefusal(err error) error {
+	if errors.Is(err, secret.ErrFull) {
+		return refusal.New(refusal.Failed, "raise the limit of locked memory (LimitMEMLOCK, ulimit -l)", "the root key can't be held: %w", err)
+	}
+	return err
 }
 
 func openRoot(keyFile, stateDir string) (*Root, error) {
@@ -120,7 +126,7 @@ func checkVirgin(keyFile, stateDir string, started bool) error {
 
 // trace finds something in the state directory that only an open root key could have led to.
 func trace(stateDir string) string {
-	for _, name := range []string{EraseFile, CatalogDir, AuditFile} {
+	for _, name := range []string{EraseFile, CatalogDir, AuditFile, SlotsDir} {
 		if path := filepath.Join(stateDir, name); exists(path) {
 			return path
 		}
@@ -170,7 +176,8 @@ func (r *Root) write() (err error) {
 		return err
 	}
 	defer text.Destroy()
-	n, err := writeText(text.Bytes(), rootKind, "key", r.Store, r.key.Bytes())
+	var n int
+	secret.Do(func() { n, err = writeText(text.Bytes(), rootKind, "key", r.Store, r.key.Bytes()) })
 	if err != nil {
 		return err
 	}
@@ -184,7 +191,7 @@ func openExisting(keyFile, headerFile, stateDir string, first bool) (*Root, erro
 		return nil, err
 	}
 	root := &Root{Store: h.store, First: first, keyFile: keyFile, stateDir: stateDir, header: h}
-	if err := root.UnlockFile(); err != nil {
+	if err := root.openAtStart(); err != nil {
 		return nil, err
 	}
 	return root, nil

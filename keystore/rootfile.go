@@ -149,6 +149,8 @@ func (h header) encode() ([]byte, error) {
 func newHeader(root *secret.Key, store uuid.UUID) (h header, err error) {
 	h.store = store
 	id := newIdentity("nbdcrypt/v1/root-id", store)
-	err = withHash(func(s *hkdfState) error { return s.derive(h.rootID[:], material{key: root.Bytes()}, id) })
+	secret.Do(func() {
+		err = withHash(func(s *hkdfState) error { return s.derive(h.rootID[:], material{key: root.Bytes()}, id) })
+	})
 	return h, err
 }
