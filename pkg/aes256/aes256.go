@@ -54,6 +54,11 @@ func (s *Schedule) Invert(enc *Schedule) {
 	s.invertGeneric(enc)
 }
 
+// Fingerprint writes to dst the block encrypted, xor the block. Without the key nobody can tell which block it is of, nor try one;
+// with the key a block can be tried, and a fingerprint still not be turned back (the construction of Matyas, Meyer and Oseas). A word
+// of the block may stay in a register: where it is a secret, that is for secret.Do to clear.
+func (s *Schedule) Fingerprint(dst, block *[BlockSize]byte) { s.counterMode(dst[:], block[:], block) }
+
 // CheckMemory tells whether size bytes that begin with schedules can lie in mem.
 func CheckMemory(mem []byte, size int) error {
 	if len(mem) < size {

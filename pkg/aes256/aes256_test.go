@@ -119,6 +119,23 @@ func TestKeystreamEqualsStandardLibrary(t *testing.T) {
 	})
 }
 
+func TestFingerprint(t *testing.T) {
+	everyPath(t, func(t *testing.T) {
+		for seed := range uint64(100) {
+			enc, _, oracle := newSchedules(t, random(seed, KeySize))
+			var got, block [BlockSize]byte
+			copy(block[:], random(seed+1000, BlockSize))
+			want := make([]byte, BlockSize)
+			oracle.Encrypt(want, block[:])
+			subtle.XORBytes(want, want, block[:])
+			enc.Fingerprint(&got, &block)
+			if !bytes.Equal(got[:], want) {
+				t.Fatalf("seed %d: %x, want %x", seed, got, want)
+			}
+		}
+	})
+}
+
 func TestNewGCMRefuses(t *testing.T) {
 	mem := InsecureMemory(GCMSize + 32)
 	for name, c := range map[string]struct{ mem, key []byte }{
