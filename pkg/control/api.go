@@ -21,7 +21,7 @@ const (
 // DefaultProject is the project of a call that names none.
 const DefaultProject = "default"
 
-// Routes, as net/http patterns. {disk} and {key} are ids or names; an alias with slashes is path-escaped.
+// Routes, as net/http patterns. {disk}, {key} and {slot} are ids or names; an alias with slashes is path-escaped.
 const (
 	RouteStatus      = "GET /v1/status"
 	RouteGrantCreate = "POST /v1/grants"
@@ -41,9 +41,16 @@ const (
 	RouteAttach      = "POST /v1/disks/{disk}/attach"
 	RouteDetach      = "POST /v1/disks/{disk}/detach"
 	RouteCheck       = "POST /v1/check"
-	RouteJobList     = "GET /v1/jobs"
-	RouteJobShow     = "GET /v1/jobs/{job}"
-	RouteJobCancel   = "DELETE /v1/jobs/{job}"
+	RouteRootUnlock  = "POST /v1/root/unlock"
+	// RouteRootPassphrase and RouteSlotAdd are followed by a passphrase (see Asker).
+	RouteRootPassphrase = "POST /v1/root/unlock/passphrase"
+	RouteRootLock       = "POST /v1/root/lock"
+	RouteSlotList       = "GET /v1/root/slots"
+	RouteSlotAdd        = "POST /v1/root/slots/passphrase"
+	RouteSlotRemove     = "DELETE /v1/root/slots/{slot}"
+	RouteJobList        = "GET /v1/jobs"
+	RouteJobShow        = "GET /v1/jobs/{job}"
+	RouteJobCancel      = "DELETE /v1/jobs/{job}"
 )
 
 // Status is what `status` prints.
@@ -63,6 +70,10 @@ type Status struct {
 	KeyMemory Memory    `json:"key_memory"`
 	PoolFree  int64     `json:"pool_free"`
 	Warnings  []string  `json:"warnings"`
+	// LockedSince is when the root key was locked; null while it is open.
+	LockedSince *time.Time `json:"locked_since"`
+	// Closed tells that the root key was not open since the daemon's start: then nothing is known of disks yet.
+	Closed bool `json:"closed"`
 	// Keys is filled where QueryKeys is "true".
 	Keys []HeldKey `json:"keys,omitzero"`
 }

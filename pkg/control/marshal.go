@@ -54,3 +54,10 @@ func (r CheckReport) MarshalJSON() ([]byte, error) {
 	r.Findings = List(r.Findings)
 	return json.Marshal(plain(r))
 }
+
+// MarshalJSON writes r without a null list.
+func (r RootState) MarshalJSON() ([]byte, error) {
+	type plain RootState
+	r.Slots = List(r.Slots)
+	return json.Marshal(plain(r))
+}

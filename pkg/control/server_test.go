@@ -51,12 +51,12 @@ func TestWriteJSON(t *testing.T) {
 
 // TestListsAreNeverNull looks at every type of the API that holds a list.
 func TestListsAreNeverNull(t *testing.T) {
-	for _, v := range []any{Status{}, Disk{}, DiskLayer{}, Attachment{}, Escrow{}, CheckReport{}, List[Disk](nil)} {
+	for _, v := range []any{Status{}, Disk{}, DiskLayer{}, Attachment{}, Escrow{}, CheckReport{}, RootState{}, List[Disk](nil)} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, field := range []string{"warnings", "layers", "attachments", "segments", "allow", "findings"} {
+		for _, field := range []string{"warnings", "layers", "attachments", "segments", "allow", "findings", "slots"} {
 			if strings.Contains(string(text), `"`+field+`":null`) {
 				t.Errorf("%T: %s", v, text)
 			}
