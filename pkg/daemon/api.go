@@ -32,6 +32,8 @@ type call struct {
 	body control.Digest
 	// recorded tells that the audit has this call already: a key was released in it.
 	recorded bool
+	// asker asks for the passphrase that follows the call, where its route says that one does.
+	asker *control.Asker
 }
 
 // disk is the disk that the path names.
@@ -123,6 +125,13 @@ func (d *Daemon) handler(r route) http.Handler {
 			control.WriteError(w, err)
 			return
 		}
+		if r.is(passphrase) {
+			d.asking.Add(1) // the HTTP server will not wait for a connection that was taken from it
+			defer d.asking.Done()
+			c.asker = control.NewAsker(w, req)
+			defer c.asker.Close()
+			w = c.asker
+		}
 		if err := d.pace.wait(req.Context(), c.caller.UID); err != nil {
 			control.WriteError(w, err)
 			return
@@ -154,7 +163,7 @@ func (d *Daemon) answer(r route, c *call) (int, any, error) {
 }
 
 func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
-	err = d.access.Check(c.ctx, c.caller, r.action, c.project)
+	err = d.mayAsk(r, c)
 	if d.stranger(c) && (err != nil || r.action == access.StatusShow) {
 		d.pace.charge(c.caller.UID)
 	}
@@ -175,6 +184,26 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 	return http.StatusOK, body, nil
 }
 
+// rights is who may do what, as far as that can be known.
+func (d *Daemon) rights() *access.Access {
+	if d.isOpen.Load() {
+		return d.access
+	}
+	return access.Closed(d.self)
+}
+
+// mayAsk refuses what the caller may not do, and before the root key was ever open all that needs the catalog.
+func (d *Daemon) mayAsk(r route, c *call) error {
+	if !d.isOpen.Load() {
+		// Of what only looks, or finds the door shut, nothing is kept for the log.
+		c.recorded = !r.is(closed) || r.action == access.StatusShow
+		if !r.is(closed) {
+			return notOpen()
+		}
+	}
+	return d.rights().Check(c.ctx, c.caller, r.action, c.project)
+}
+
 // do does the verb. One that panics has failed, and is recorded like any other.
 func (d *Daemon) do(r route, c *call) (body any, err error) {
 	defer func() {
@@ -191,12 +220,12 @@ func (d *Daemon) stranger(c *call) bool { return c.caller.UID != 0 && c.caller.U
 
 // resource is what a call is about, as it named it.
 func (c *call) resource() string {
-	for _, name := range []string{"disk", "key", "job"} {
+	for _, name := range []string{"disk", "key", "job", "slot"} {
 		if v := c.http.PathValue(name); v != "" {
 			return cut(v)
 		}
 	}
-	return ""
+	return cut(c.http.URL.Query().Get(control.QueryName))
 }
 
 // cut keeps what a caller sent from filling the log.
@@ -210,17 +239,27 @@ func cut(s string) string {
 // record puts a verb into the audit log. It is done by then: where the log can't be written that is said loudly, and no
 // key is released any more, but a person can still detach and delete.
 func (d *Daemon) record(c *call, verb, resource string, err error) {
-	if e := d.appendRecord(c, verb, resource, "", err); e != nil {
-		d.o.Log.Error("the audit log can't be written", "verb", verb, "resource", resource, "err", e)
-		d.unrecorded.Do(func() {
-			d.warn("the audit log could not be written, so that not all that was done is in it; make room, or mend it: " + e.Error())
-		})
+	rec := recordOf(c, verb, resource, err)
+	if d.kept.keep(rec) {
+		return
 	}
+	if e := d.write(c.ctx, rec); e != nil {
+		d.cantRecord(rec, e)
+	}
+}
+
+func (d *Daemon) cantRecord(rec audit.Record, err error) {
+	d.o.Log.Error("the audit log can't be written", "verb", rec.Verb, "resource", rec.Resource, "err", err)
+	d.unrecorded.Do(func() {
+		d.warn("the audit log could not be written, so that not all that was done is in it; make room, or mend it: " + err.Error())
+	})
 }
 
 // recordRelease is record for a verb that releases a key: it must be durable before.
 func (d *Daemon) recordRelease(c *call, verb, resource, key string) error {
-	if err := d.appendRecord(c, verb, resource, key, nil); err != nil {
+	rec := recordOf(c, verb, resource, nil)
+	rec.Key = key
+	if err := d.write(c.ctx, rec); err != nil {
 		return refusal.New(refusal.CodeOf(err), "make room for the audit log, or mend it; until then no key is released",
 			"the release of a key could not be recorded: %w", err)
 	}
@@ -228,21 +267,25 @@ func (d *Daemon) recordRelease(c *call, verb, resource, key string) error {
 	return nil
 }
 
-// appendRecord writes a record, also of a call whose caller has gone: nobody stays out of the log by hanging up.
-func (d *Daemon) appendRecord(c *call, verb, resource, key string, err error) error {
-	ctx := context.WithoutCancel(c.ctx)
-	revision, e := d.raw.Revision(ctx)
-	if e != nil {
-		return e
-	}
+// recordOf is the record of a verb and how it ended.
+func recordOf(c *call, verb, resource string, err error) audit.Record {
 	rec := audit.Record{Request: c.request, UID: c.caller.UID, User: c.caller.User, PID: c.pid, Verb: verb,
-		Project: cut(c.project), Resource: resource, Outcome: audit.OK, Key: key, Catalog: revision}
+		Project: cut(c.project), Resource: resource, Outcome: audit.OK}
 	if err != nil {
 		r := refusal.From(err)
 		rec.Outcome, rec.Code, rec.Message = audit.Refused, int(r.Code), cut(r.Message)
 	}
-	_, e = d.log.Append(ctx, rec)
-	return e
+	return rec
+}
+
+// write writes a record, also of a call whose caller has gone: nobody stays out of the log by hanging up.
+func (d *Daemon) write(ctx context.Context, rec audit.Record) (err error) {
+	ctx = context.WithoutCancel(ctx)
+	if rec.Catalog, err = d.raw.Revision(ctx); err != nil {
+		return err
+	}
+	_, err = d.log.Append(ctx, rec)
+	return err
 }
 
 // ownRecord is a record of what the daemon does on its own.

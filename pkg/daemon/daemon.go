@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -65,17 +66,41 @@ type Daemon struct {
 	jobs    *control.Jobs
 	replays *replays
 	pace    *pace
+	guesses *guesses
+	kept    kept
 	exports *exports
 	nbd     *nbd.Server
 	api     *http.Server
 
-	mu         sync.Mutex
-	warnings   []string
-	unrecorded sync.Once
+	// asking counts the calls that a passphrase follows.
+	asking sync.WaitGroup
+	// life ends when the daemon begins to stop.
+	life    context.Context
+	endLife context.CancelFunc
+	// opening is held by what opens and closes, or locks. isOpen tells that everything down to volumes is there; until the root
+	// key was open for the first time it is not.
+	opening sync.Mutex
+	isOpen  atomic.Bool
+
+	mu          sync.Mutex
+	warnings    []string
+	lockedSince time.Time // zero where the root key is open
+	unrecorded  sync.Once
 }
 
 func newDaemon(o Options) *Daemon {
-	return &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256), pace: newPace()}
+	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256),
+		pace: newPace(), guesses: newGuesses(), exports: newExports()}
+	d.life, d.endLife = context.WithCancel(context.Background())
+	d.self = d.callerOf(uint32(os.Geteuid()))
+	return d
+}
+
+// untilStop is a context for what is brought to its end when its caller goes away, but not when the daemon stops.
+func (d *Daemon) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(d.life, cancel)
+	return ctx, func() { forget(); cancel() }
 }
 
 // Run opens everything, serves until ctx ends, and stops: every disk is drained, flushed and wiped.
@@ -85,7 +110,6 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.open(ctx); err != nil {
 		return err
 	}
-	d.exports = newExports()
 	d.nbd = nbd.NewServer(d.exports, o.Log)
 	d.api = d.newAPI()
 	failed, err := d.serve(context.WithoutCancel(ctx))
@@ -137,7 +161,12 @@ func (d *Daemon) nbdPath() string { return filepath.Join(d.o.Run, control.Socket
 
 // announce tells whoever waits that the daemon accepts: the service manager, and the reader of stdout.
 func (d *Daemon) announce() {
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+	state := daemon.SdNotifyReady
+	if line := d.statusLine(); line != "" {
+		state += "\nSTATUS=" + line
+		d.o.Log.Warn(line)
+	}
+	if _, err := daemon.SdNotify(false, state); err != nil {
 		d.o.Log.Warn("the service manager could not be told", "err", err)
 	}
 	d.o.Log.Info("ready", "state", d.o.State, "control", filepath.Join(d.o.Run, control.SocketControl), "nbd", d.nbdPath())
@@ -146,10 +175,11 @@ func (d *Daemon) announce() {
 
 // stop ends in good order: no new handshakes, no new calls, then every disk, then the connections.
 func (d *Daemon) stop() error {
-	d.o.Log.Info("stopping", "attached", len(d.volumes.Attachments()))
+	d.o.Log.Info("stopping", "attached", len(d.attachments()))
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	d.nbd.Quiesce()
 	d.pace.end()
+	d.endLife()
 	return errors.Join(within(stopCallsTime, d.stopCalls), within(stopDisksTime, d.detachAll),
 		within(stopLastTime, d.nbd.Shutdown), within(stopLastTime, d.recordStop))
 }
@@ -163,17 +193,35 @@ func within(limit time.Duration, part func(context.Context) error) error {
 
 // stopCalls waits for jobs and calls; connections that are left are cut.
 func (d *Daemon) stopCalls(ctx context.Context) error {
-	return errors.Join(d.jobs.Shutdown(ctx), d.api.Shutdown(ctx), d.api.Close())
+	err := errors.Join(d.jobs.Shutdown(ctx), d.api.Shutdown(ctx), d.api.Close())
+	asked := make(chan struct{})
+	go func() { d.asking.Wait(); close(asked) }()
+	select {
+	case <-asked:
+	case <-ctx.Done():
+	}
+	return err
 }
 
 func (d *Daemon) recordStop(ctx context.Context) error {
+	if !d.isOpen.Load() {
+		return nil
+	}
 	_, err := d.log.Append(ctx, d.ownRecord("daemon.stop"))
 	return err
 }
 
+// attachments are the disks that are attached; none are before the catalog is open.
+func (d *Daemon) attachments() []*volume.Attachment {
+	if !d.isOpen.Load() {
+		return nil
+	}
+	return d.volumes.Attachments()
+}
+
 // detachAll detaches every disk at once, so that one slow disk does not keep the others.
 func (d *Daemon) detachAll(ctx context.Context) error {
-	list := d.volumes.Attachments()
+	list := d.attachments()
 	errs := make([]error, len(list))
 	var wg sync.WaitGroup
 	for i, a := range list {
@@ -189,6 +237,20 @@ func (d *Daemon) detachAll(ctx context.Context) error {
 
 // close lets go of what is open, in the reverse order. What mattered was synced before.
 func (d *Daemon) close() {
+	d.endLife()
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	d.closeRest()
+	if d.root != nil {
+		d.root.Close()
+	}
+	for _, l := range d.locks {
+		l.release()
+	}
+}
+
+// closeRest closes what lies under the root key, as far as it is open.
+func (d *Daemon) closeRest() {
 	if d.volumes != nil {
 		d.volumes.Close()
 	}
@@ -202,12 +264,6 @@ func (d *Daemon) close() {
 	}
 	if d.log != nil {
 		_ = d.log.Close()
-	}
-	if d.root != nil {
-		d.root.Close()
-	}
-	for _, l := range d.locks {
-		l.release()
 	}
 }
 

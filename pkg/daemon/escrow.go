@@ -60,14 +60,18 @@ func escrowText(sector int, keys []volume.EscrowKey) (*secretAnswer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("daemon: escrow: %w", err)
 	}
-	at := text.Bytes()
+	secret.Do(func() { layOut(text.Bytes(), parts, keys) })
+	return &secretAnswer{text}, nil
+}
+
+// layOut writes the parts with the keys between them.
+func layOut(at []byte, parts []string, keys []volume.EscrowKey) {
 	for i, p := range parts {
 		at = at[copy(at, p):]
 		if i < len(keys) {
 			at = at[hex.Encode(at, keys[i].Key.Bytes()):]
 		}
 	}
-	return &secretAnswer{text}, nil
 }
 
 // sendTime bounds how long a caller may take to read a secret answer.

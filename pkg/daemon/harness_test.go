@@ -36,7 +36,6 @@ func start(t *testing.T) *Daemon {
 	if err := d.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.exports = newExports()
 	if status, body := d.call(t, control.RouteGrantCreate, nbd.Peer{}, ""); status != http.StatusOK {
 		t.Fatalf("grant: %d %s", status, body)
 	}
@@ -58,7 +57,7 @@ func (d *Daemon) callAs(t *testing.T, pattern string, peer nbd.Peer, body, id st
 
 func request(pattern string, peer nbd.Peer, body, id string) *http.Request {
 	method, path, _ := strings.Cut(pattern, " ")
-	path = strings.NewReplacer("{disk}", "nothing", "{key}", "nothing", "{job}", "nothing").Replace(path)
+	path = strings.NewReplacer("{disk}", "nothing", "{key}", "nothing", "{job}", "nothing", "{slot}", "nothing").Replace(path)
 	req := httptest.NewRequest(method, path, strings.NewReader(body))
 	req.Header.Set(control.HeaderRequest, id)
 	return req.WithContext(context.WithValue(req.Context(), peerKey{}, peer))

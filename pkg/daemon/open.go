@@ -29,12 +29,30 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot, d.openCatalog, d.openStores} {
+	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return d.greet(ctx)
+	if d.root.Locked() {
+		d.setLocked(d.started)
+		return nil // a person opens the rest
+	}
+	return d.openRest(ctx)
+}
+
+// openRest opens what lies under the root key. Where that fails nothing of it is open, and it may be tried again.
+func (d *Daemon) openRest(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{d.openCatalog, d.openStores, d.greet} {
+		if err := step(ctx); err != nil {
+			d.closeRest()
+			d.volumes, d.keys, d.raw, d.log = nil, nil, nil, nil
+			return err
+		}
+	}
+	d.isOpen.Store(true)
+	d.recordKept(ctx)
+	return nil
 }
 
 // lockDirs makes the directories and keeps other daemons away from them.
@@ -102,7 +120,6 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 	if d.clock, err = clock.NewGuard(ctx, d.catalog, clock.System{}); err != nil {
 		return err
 	}
-	d.self = d.callerOf(uint32(os.Geteuid()))
 	d.access = access.New(d.catalog, d.self)
 	d.keys, err = keystore.Open(ctx, keystore.Config{Catalog: d.catalog, Root: d.root, Region: d.o.Region, Clock: d.clock,
 		Administrators: d.administrators})

@@ -74,7 +74,7 @@ func (p *pace) wait(ctx context.Context, uid uint32) error {
 	case <-ctx.Done():
 		return refusal.New(refusal.Failed, "ask less often", "nobody waited for the answer: %w", ctx.Err())
 	case <-p.ended:
-		return refusal.New(refusal.Unreachable, "ask again once it runs", "the daemon is shutting down")
+		return errStopping()
 	}
 }
 

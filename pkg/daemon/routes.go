@@ -22,13 +22,17 @@ const (
 	changes manner = 1 << iota
 	// job: it answers 202 and a job.
 	job
+	// closed: it is answered before the root key was ever open, too, when there is no catalog and no log.
+	closed
+	// passphrase: a passphrase follows it, which nothing may keep for a repetition.
+	passphrase
 )
 
 func (r route) is(m manner) bool { return r.how&m != 0 }
 
 // routes is the whole control API.
 var routes = []route{
-	{control.RouteStatus, access.StatusShow, "status", 0, (*Daemon).status},
+	{control.RouteStatus, access.StatusShow, "status", closed, (*Daemon).status},
 	{control.RouteGrantCreate, access.GrantCreate, "grant create", changes, (*Daemon).grantCreate},
 	{control.RouteGrantList, access.GrantList, "grant list", 0, (*Daemon).grantList},
 	{control.RouteGrantRevoke, access.GrantRevoke, "grant revoke", changes, (*Daemon).grantRevoke},
@@ -47,6 +51,12 @@ var routes = []route{
 	{control.RouteAttach, access.DiskAttach, "attach", changes, (*Daemon).attachCall},
 	{control.RouteDetach, access.DiskDetach, "detach", changes, (*Daemon).detachCall},
 	{control.RouteCheck, access.CheckRun, "check", changes | job, (*Daemon).check},
+	{control.RouteRootUnlock, access.RootUnlock, "root unlock", changes | closed, (*Daemon).rootUnlock},
+	{control.RouteRootPassphrase, access.RootUnlock, "root unlock", closed | passphrase, (*Daemon).rootPassphrase},
+	{control.RouteRootLock, access.RootLock, "root lock", changes | closed, (*Daemon).rootLock},
+	{control.RouteSlotList, access.SlotList, "root slot list", closed, (*Daemon).slotList},
+	{control.RouteSlotAdd, access.SlotAdd, "root slot add", passphrase, (*Daemon).slotAdd},
+	{control.RouteSlotRemove, access.SlotRemove, "root slot remove", changes, (*Daemon).slotRemove},
 	{control.RouteJobList, access.JobList, "job list", 0, (*Daemon).jobList},
 	{control.RouteJobShow, access.JobShow, "", 0, (*Daemon).jobShow},
 	{control.RouteJobCancel, access.JobCancel, "job cancel", changes, (*Daemon).jobCancel},

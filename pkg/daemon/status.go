@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"time"
 
 	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
@@ -12,20 +13,17 @@ import (
 // status tells how the daemon is. Everybody may ask, but which disks there are is for those who may list them: the keys
 // in memory and the warnings name disks of every project.
 func (d *Daemon) status(c *call) (any, error) {
-	disks, err := d.volumes.Count(c.ctx)
-	if err != nil {
-		return nil, err
-	}
-	space, err := d.pool.Space()
-	if err != nil {
-		return nil, err
-	}
 	memory := secret.Stats()
 	s := control.Status{Version: d.o.Version, PID: os.Getpid(), Started: d.started, Region: d.o.Region, State: d.o.State,
 		Pool: d.o.Pool, RootKey: d.o.RootKey, Control: filepath.Join(d.o.Run, control.SocketControl), NBD: d.nbdPath(),
-		Disks: disks, Attached: len(d.volumes.Attachments()), PoolFree: space.Free, Warnings: d.allWarnings(),
+		Warnings: d.allWarnings(), Locked: d.root.Locked(), LockedSince: d.since(), Closed: !d.isOpen.Load(),
 		KeyMemory: control.Memory{Kind: memory.Kind, Used: int(memory.Used), Limit: int(memory.Limit), Keys: memory.Keys}}
-	err = d.access.Check(c.ctx, c.caller, access.DiskList, c.project)
+	if !s.Closed {
+		if err := d.countDisks(c, &s); err != nil {
+			return nil, err
+		}
+	}
+	err := d.rights().Check(c.ctx, c.caller, access.DiskList, c.project)
 	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
 		if err != nil {
 			return nil, err
@@ -36,6 +34,27 @@ func (d *Daemon) status(c *call) (any, error) {
 		s.Warnings = []string{}
 	}
 	return s, nil
+}
+
+// countDisks fills in what is known once the catalog is open.
+func (d *Daemon) countDisks(c *call, s *control.Status) (err error) {
+	if s.Disks, err = d.volumes.Count(c.ctx); err != nil {
+		return err
+	}
+	space, err := d.pool.Space()
+	s.Attached, s.PoolFree = len(d.attachments()), space.Free
+	return err
+}
+
+// since is when the root key was locked; nil where it is open.
+func (d *Daemon) since() *time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lockedSince.IsZero() {
+		return nil
+	}
+	since := d.lockedSince
+	return &since
 }
 
 func (d *Daemon) allWarnings() []string {

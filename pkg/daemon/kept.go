@@ -1,0 +1,61 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"nbdcrypt/pkg/audit"
+)
+
+// maxKept is how many records are kept for a log that is not open yet.
+const maxKept = 100
+
+// kept are the records of what was asked of the root key before it was open: the log can only be proven, and so only be
+// written, together with the catalog, which lies under that key.
+type kept struct {
+	mu      sync.Mutex
+	records []audit.Record
+	dropped int
+	ended   bool
+}
+
+// keep takes a record; false tells that the log is open.
+func (k *kept) keep(rec audit.Record) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.ended:
+		return false
+	case len(k.records) == maxKept:
+		k.dropped++
+	default:
+		rec.Message = fmt.Sprintf("at %s, before the log was open: %s", time.Now().UTC().Format(time.RFC3339), rec.Message)
+		k.records = append(k.records, rec)
+	}
+	return true
+}
+
+// end gives the records out, for the log that is open from now on.
+func (k *kept) end() (records []audit.Record, dropped int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended = true
+	return k.records, k.dropped
+}
+
+// recordKept writes what was kept into the log.
+func (d *Daemon) recordKept(ctx context.Context) {
+	records, dropped := d.kept.end()
+	if dropped > 0 {
+		rec := d.ownRecord("daemon.locked")
+		rec.Message = fmt.Sprintf("%d further calls before the log was open are not in it", dropped)
+		records = append(records, rec)
+	}
+	for _, rec := range records {
+		if err := d.write(ctx, rec); err != nil {
+			d.cantRecord(rec, err)
+		}
+	}
+}
