@@ -69,7 +69,7 @@ func (r *Root) Slots() ([]SlotInfo, error) {
 func (r *Root) keyFileInfo() SlotInfo {
 	i := SlotInfo{ID: KeyFileSlot, Kind: KeyFileSlot, Name: KeyFileSlot, Detail: r.keyFile, Automatic: true}
 	if st, err := os.Lstat(r.keyFile); err == nil {
-		i.Created = st.ModTime().UTC().Truncate(time.Second)
+		i.Created = fileTime(st)
 	}
 	key, err := r.loadFile()
 	if err != nil {
@@ -125,15 +125,22 @@ func readSlotFile(path string) (slot, error) {
 		return slot{}, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
 		return slot{}, errors.Join(errors.New("it is not a regular file"), err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxTextFile+1))
 	if err != nil {
 		return slot{}, err
 	}
-	return parseSlotFile(b)
+	s, err := parseSlotFile(b)
+	if s.created.IsZero() {
+		s.created = fileTime(st) // it is damaged; this helps to tell which one it was
+	}
+	return s, err
 }
+
+func fileTime(st fs.FileInfo) time.Time { return st.ModTime().UTC().Truncate(time.Second) }
 
 // otherWay refuses where no slot but the one named could open the root key.
 func (r *Root) otherWay(except string) error {
