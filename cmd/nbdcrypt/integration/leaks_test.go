@@ -3,95 +3,139 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-
-	"nbdcrypt/nbd/nbdclient"
+	"time"
 )
 
-// disks10 is how many disks are attached while memory is searched.
-const manyDisks = 10
-
-// busy reads and writes on a connection until it breaks.
-func busy(c *nbdclient.Client, rounds *atomic.Int64) {
-	data, back := noise("busy", 1<<16), make([]byte, 1<<16)
-	for at := int64(0); ; at = (at + 1<<16 + 512) % (3 << 20) {
-		if _, err := c.WriteAt(data, at); err != nil {
-			return
-		}
-		if _, err := c.ReadAt(back, at); err != nil || !bytes.Equal(back, data) {
-			return
-		}
-		rounds.Add(1)
-	}
-}
-
-// underLoad makes and attaches disks, and has each read and written from a connection until it is detached.
-func (d *daemon) underLoad() (wait func()) {
-	d.t.Helper()
-	var all sync.WaitGroup
-	var rounds atomic.Int64
-	for i := range manyDisks {
-		name := fmt.Sprint("disk", i)
-		d.create(name, "4M", "--encrypted")
-		c := dial(d.t, d.attach(name))
-		all.Go(func() { busy(c, &rounds) })
-	}
-	waitFor(d.t, "there is no load", func() bool { return rounds.Load() > 100 })
-	return all.Wait
-}
-
-// aeskeyfind must print nothing.
-func aeskeyfind(t *testing.T, when string) func(path string) {
-	return func(path string) {
-		t.Helper()
-		if keys := tool(t, "aeskeyfind", "-q", path); strings.TrimSpace(keys) != "" {
-			t.Errorf("%s: aeskeyfind prints:\n%s", when, keys)
-		}
-	}
-}
-
-// TestRuleA12_KeysAreInNoReadableMemory goes through the life of keys.
-func TestRuleA12_KeysAreInNoReadableMemory(t *testing.T) {
+// TestRuleA12_TheLifeOfKeys looks for keys in everything that can be read of the daemon, from the first attach to its end.
+func TestRuleA12_TheLifeOfKeys(t *testing.T) {
 	t.Parallel()
-	d := keytestDaemon(t)
-	d.start()
-	d.do("grant", "create")
-	wait := d.underLoad()
-	var shots []*snapshot
-	shoot := func(when string) {
-		t.Helper()
-		for _, s := range []*snapshot{memory(t, d.pid()), core(t, d.pid(), false, aeskeyfind(t, when)), core(t, d.pid(), true, aeskeyfind(t, when))} {
-			s.name = when + ", " + s.name
-			shots = append(shots, s)
-			t.Logf("%s: %d MiB read, %d MiB not zero", s.name, s.read>>20, len(s.blob)>>20)
+	h := startHunt(t)
+	detach := h.load()
+	h.memory("10 disks under load")
+	h.core("10 disks under load", false)
+	h.core("10 disks under load", true)
+	h.collect()
+	h.memory("10 disks under load, garbage collected")
+	detach()
+	h.memory("detached")
+	h.core("detached", true)
+
+	h.refusedAttach()
+	h.memory("after an attach that was refused")
+	h.brokenAttach()
+	h.memory("after an attach that found a layer broken")
+	h.unrecordedAttach()
+	h.memory("after an attach that could not be recorded")
+	h.dek(busyDisk(1))
+	h.memory("after an escrow")
+	h.collect()
+	h.memory("at the end, garbage collected")
+	h.core("at the end, garbage collected", false)
+	h.end()
+}
+
+// refusedAttach asks for a disk whose key is disabled.
+func (h *hunt) refusedAttach() {
+	h.t.Helper()
+	h.do("key", "create", "mine")
+	h.create("refused", "4M", "--key=mine")
+	h.do("key", "disable", "mine")
+	h.refused(4, "attach", "refused")
+}
+
+// brokenAttach asks for a disk that lacks its data: its key is unwrapped by then.
+func (h *hunt) brokenAttach() {
+	h.t.Helper()
+	disk := h.create("broken", "4M", "--encrypted")
+	check(h.t, os.RemoveAll(filepath.Dir(disk.Layers[0].Segments[0])))
+	before := len(h.keys())
+	h.refused(8, "attach", "broken")
+	h.released(before)
+}
+
+// released sees that a DEK was unwrapped and destroyed meanwhile: else what went wrong did so too early.
+func (h *hunt) released(since int) {
+	h.t.Helper()
+	for _, k := range h.keys()[since:] {
+		if k.kind == "dek" && len(k.bytes) == 64 {
+			return
 		}
 	}
-	shoot("attached")
-	d.collect()
-	shoot("attached, garbage collected")
-	for i := range manyDisks {
-		d.do("detach", fmt.Sprint("disk", i))
+	h.t.Error("no DEK was unwrapped")
+}
+
+// unrecordedAttach asks for a disk while the audit log can't be written. Its key is unwrapped and its layers are open by then.
+func (h *hunt) unrecordedAttach() {
+	h.t.Helper()
+	h.create("unrecorded", "4M", "--encrypted")
+	failing := h.failWrites(h.state + "/audit.log")
+	before := len(h.keys())
+	if e := h.refused(1, "attach", "unrecorded"); !strings.Contains(e.Message, "audit") {
+		h.t.Errorf("the refusal does not say what failed: %s", e.Message)
 	}
-	wait()
-	shoot("detached")
-	d.collect()
-	shoot("detached, garbage collected")
-	d.stop()
-	scanner := d.scanner()
-	for _, s := range shots {
-		if !bytes.Contains(s.blob, fmt.Appendf(nil, "PLANTED=%x", planted)) {
-			t.Errorf("%s: control: what was planted is not found", s.name)
+	h.released(before)
+	failing()
+	h.attach("unrecorded")
+	h.do("detach", "unrecorded")
+}
+
+// failWrites makes the daemon's writes to a file fail, as those to a broken disk do, until end is called.
+func (h *hunt) failWrites(path string) (end func()) {
+	h.t.Helper()
+	said, err := os.Create(h.t.TempDir() + "/strace")
+	check(h.t, err)
+	cmd := exec.Command("strace", "-f", "-p", fmt.Sprint(h.pid()), "-P", path, "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO")
+	cmd.Stderr = said
+	check(h.t, cmd.Start())
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	waitFor(h.t, "strace does not trace", func() bool { return strings.Contains(string(readFile(h.t, said.Name())), " attached") })
+	return func() {
+		h.t.Helper()
+		late.Stop()
+		check(h.t, cmd.Process.Signal(os.Interrupt))
+		_ = cmd.Wait() // it ends with the signal
+		if text := string(readFile(h.t, said.Name())); !strings.Contains(text, "INJECTED") {
+			h.t.Errorf("no write failed; strace said:\n%s", text)
 		}
-		for i, l := range s.leaks(scanner) {
-			if i == 20 {
-				break
+	}
+}
+
+// TestRuleA13_EveryCipher does the same, shorter, for each implementation of the cipher that this machine can run.
+func TestRuleA13_EveryCipher(t *testing.T) {
+	t.Parallel()
+	type row struct{ Impl string }
+	impls := map[string]bool{}
+	for _, r := range get[[]row](keytestDaemon(t), "bench", "cipher", "--rounds=1") {
+		impls[r.Impl] = true
+	}
+	off := map[string]string{"avx512": "", "avx2": "cpu.avx512f=off", "aesni": "cpu.avx512f=off,cpu.avx2=off", "arm64": "",
+		"generic": "cpu.avx512f=off,cpu.avx2=off,cpu.aes=off"}
+	if runtime.GOARCH == "arm64" {
+		off["generic"] = "cpu.aes=off"
+	}
+	for impl := range impls {
+		t.Run(impl, func(t *testing.T) {
+			h := startHunt(t, "GODEBUG="+off[impl])
+			if active := get[[]row](h.daemon, "bench", "cipher", "--rounds=1")[0].Impl; active != impl {
+				t.Fatalf("GODEBUG=%s leaves %s in use", off[impl], active)
 			}
-			t.Errorf("%s: %v: %s", s.name, l.Hit, l.place)
-		}
+			detach := h.load()
+			h.core("under load", true)
+			for range 3 {
+				h.memory("under load")
+			}
+			detach()
+			h.memory("detached")
+			h.collect()
+			h.memory("detached, garbage collected")
+			h.end()
+		})
 	}
 }

@@ -19,7 +19,13 @@ var packages string
 // program is the binary under test. TestMain builds it.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(holdsKeys) != "" {
+		hold()
+		return
+	}
+	os.Exit(run(m))
+}
 
 // run builds the binary where every user may reach it, runs the tests and removes it.
 func run(m *testing.M) int {

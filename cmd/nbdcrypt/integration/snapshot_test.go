@@ -91,8 +91,8 @@ func frozen(t *testing.T, pid int, f func()) {
 	f()
 }
 
-// memory reads whatever root can read of a process through /proc/PID/mem.
-func memory(t *testing.T, pid int) *snapshot {
+// memory reads whatever root can read of a process through /proc/PID/mem, and hands it as a file to each f.
+func memory(t *testing.T, pid int, f ...func(path string)) *snapshot {
 	t.Helper()
 	s := &snapshot{name: "/proc/PID/mem"}
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
@@ -107,6 +107,12 @@ func memory(t *testing.T, pid int) *snapshot {
 	})
 	if s.read < 10<<20 || len(s.blob) < 1<<20 {
 		t.Fatalf("only %d bytes of memory could be read, of them %d are not zero", s.read, len(s.blob))
+	}
+	path := t.TempDir() + "/memory"
+	writeFile(t, path, s.blob)
+	defer os.Remove(path)
+	for _, f := range f {
+		f(path)
 	}
 	return s
 }
@@ -167,7 +173,7 @@ func (s *snapshot) readCore(path string, mapped []mapping) (threads int, err err
 	}
 	defer f.Close()
 	for _, p := range f.Progs {
-		place := "a thread's registers"
+		place := registers
 		if p.Type == elf.PT_LOAD {
 			place = nameOf(mapped, p.Vaddr)
 		} else if threads, err = countThreads(p, vectorNote[f.Machine]); err != nil {
@@ -179,6 +185,9 @@ func (s *snapshot) readCore(path string, mapped []mapping) (threads int, err err
 	}
 	return threads, nil
 }
+
+// registers is the place of what a core says of threads.
+const registers = "a thread's registers"
 
 // vectorNote is the type of the note that has all of a thread's vector registers: NT_X86_XSTATE, NT_FPREGSET.
 var vectorNote = map[elf.Machine]uint32{elf.EM_X86_64: 0x202, elf.EM_AARCH64: 2}
