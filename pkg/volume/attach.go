@@ -36,8 +36,9 @@ type Attachment struct {
 	keys   []heldCipher
 }
 
-// heldCipher is a cipher with the memory that its schedules lie in.
+// heldCipher is a layer's cipher with the memory that its schedules lie in.
 type heldCipher struct {
+	layer  uuid.UUID
 	cipher *xts.Cipher
 	memory *secret.Key
 }
@@ -47,6 +48,16 @@ func (h heldCipher) wipe() {
 	h.cipher.Wipe()
 	h.memory.Destroy()
 }
+
+// LayerKey is the key of a layer, as package xts has expanded it.
+type LayerKey struct {
+	Layer     string
+	Schedules []byte
+}
+
+// Wiping is told of the keys of an attachment right before they are wiped. The bytes are lent for the time of the call; a plain
+// disk has none, and there is no call.
+type Wiping func(a *Attachment, keys []LayerKey)
 
 // AttachSpec says how to attach.
 type AttachSpec struct {
@@ -58,6 +69,8 @@ type AttachSpec struct {
 	Released func(disk string, key *keystore.KeyVersionRef) error
 	// Attached is called last, while a detach still has to wait: what it opens to clients a detach finds and closes.
 	Attached func(*Attachment)
+	// Wiping is for an attach that fails when keys are unwrapped already. It may be nil.
+	Wiping Wiping
 }
 
 // Attach makes a disk readable: its DEKs are unwrapped, its layers opened, and the catalog says so.
@@ -83,7 +96,7 @@ func (s *Service) Attach(ctx context.Context, request string, spec AttachSpec) (
 	}
 	a := &Attachment{Disk: d.ID, Name: d.Name, Project: d.Project, Since: s.Clock.Now(), By: spec.By, ReadOnly: spec.ReadOnly}
 	if err := s.open(ctx, request, d, a, spec); err != nil {
-		a.end()
+		a.end(spec.Wiping)
 		return nil, explain(d.Name, err)
 	}
 	s.mu.Lock()
@@ -153,12 +166,13 @@ func (s *Service) unwrap(ctx context.Context, d diskRecord, l layerRecord) (held
 	if err != nil {
 		return heldCipher{}, key, keyMemory(err)
 	}
-	cipher, err := xts.New(memory.Bytes(), dek.Bytes())
+	var cipher *xts.Cipher
+	secret.Do(func() { cipher, err = xts.New(memory.Bytes(), dek.Bytes()) })
 	if err != nil {
 		memory.Destroy()
 		return heldCipher{}, key, fmt.Errorf("volume: the key of layer %s: %w", l.ID, err)
 	}
-	return heldCipher{cipher, memory}, key, nil
+	return heldCipher{l.ID, cipher, memory}, key, nil
 }
 
 // keyMemory makes a refusal of a full arena.
@@ -225,14 +239,24 @@ func (s *Service) takeBack(ctx context.Context, request string, a *Attachment, l
 }
 
 // end closes and wipes whatever of an attachment is open.
-func (a *Attachment) end() error {
+func (a *Attachment) end(wiping Wiping) error {
 	var errs []error
 	for _, l := range a.layers {
 		errs = append(errs, l.Close())
+	}
+	if wiping != nil && len(a.keys) > 0 {
+		wiping(a, a.lendKeys())
 	}
 	for _, k := range a.keys {
 		k.wipe()
 	}
 	a.layers, a.keys = nil, nil
 	return errors.Join(errs...)
+}
+
+func (a *Attachment) lendKeys() (keys []LayerKey) {
+	for _, k := range a.keys {
+		keys = append(keys, LayerKey{k.layer.String(), k.memory.Bytes()})
+	}
+	return keys
 }

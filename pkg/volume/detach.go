@@ -10,10 +10,19 @@ import (
 	"nbdcrypt/pkg/refusal"
 )
 
-// Detach ends an attachment: drain is called first and returns when nobody touches the device any more; then what was
-// answered is made durable, the layers are closed and the keys wiped. The keys are wiped whatever else fails.
-func (s *Service) Detach(ctx context.Context, request, project, ref string, drain func(*Attachment) error) (warnings []string, err error) {
-	d, err := s.lookUp(ctx, project, ref)
+// DetachSpec says how to detach.
+type DetachSpec struct {
+	Project, Disk string
+	// Drain is called first and returns when nobody touches the device any more.
+	Drain func(*Attachment) error
+	// Wiping is called when only the keys are left. It may be nil.
+	Wiping Wiping
+}
+
+// Detach ends an attachment: once it is drained, what was answered is made durable, the layers are closed and the keys wiped. The
+// keys are wiped whatever else fails.
+func (s *Service) Detach(ctx context.Context, request string, spec DetachSpec) (warnings []string, err error) {
+	d, err := s.lookUp(ctx, spec.Project, spec.Disk)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +34,7 @@ func (s *Service) Detach(ctx context.Context, request, project, ref string, drai
 	if a == nil {
 		return nil, s.notAttached(ctx, d)
 	}
-	if err := drain(a); err != nil {
+	if err := spec.Drain(a); err != nil {
 		return nil, fmt.Errorf("disk %s: %w", d.Name, err)
 	}
 	lost := a.Device.Sync()
@@ -33,7 +42,7 @@ func (s *Service) Detach(ctx context.Context, request, project, ref string, drai
 		return nil, refusal.New(refusal.Failed, "make room in the pool's file system, then detach again; nothing is lost until then",
 			"the last writes of disk %s can't be made durable: %w", d.Name, lost)
 	}
-	closed := a.end()
+	closed := a.end(spec.Wiping)
 	s.mu.Lock()
 	delete(s.attached, d.ID)
 	s.mu.Unlock()

@@ -1,14 +1,18 @@
 package volume_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"syscall"
 	"testing"
 
+	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume"
+	"nbdcrypt/xts"
 )
 
 // What opens an attachment to clients runs before a detach may: no export is left behind by one that comes at that moment.
@@ -28,6 +32,56 @@ func TestDetachWaitsForWhatOpensTheExport(t *testing.T) {
 		t.Error("nobody was told of the attachment")
 	}
 	_, err = r.detach("vault")
+	must(t, err)
+}
+
+// TestRuleA13_KeysAreShownAndWiped: whoever asks gets to see the schedules of each layer right before they are wiped, when a disk
+// is detached and when its attach fails with the key unwrapped.
+func TestRuleA13_KeysAreShownAndWiped(t *testing.T) {
+	r := newRig(t)
+	d := r.create(secretDisk)
+	_, escrowed, err := r.Escrow(t.Context(), "default", "vault", func(keystore.KeyVersionRef) error { return nil })
+	must(t, err)
+	defer volume.DestroyAll(escrowed)
+	var lent [][]byte
+	wiping := func(a *volume.Attachment, keys []volume.LayerKey) {
+		if a.Disk.String() != d.ID || len(keys) != 1 || keys[0].Layer != d.Layers[0].ID || len(keys[0].Schedules) != xts.Size ||
+			!bytes.HasPrefix(keys[0].Schedules, escrowed[0].Key.Bytes()[:16]) {
+			t.Errorf("disk %s shows %d keys", a.Disk, len(keys))
+		}
+		lent = append(lent, keys[0].Schedules)
+	}
+	out := leave("vault")
+	out.Wiping = wiping
+	r.attach("vault")
+	_, err = r.Detach(t.Context(), "detach", out)
+	must(t, err)
+	in := spec("vault")
+	in.Wiping = wiping
+	in.Released = func(string, *keystore.KeyVersionRef) error { return errors.New("the log is full") }
+	if _, err := r.Attach(t.Context(), "fails", in); err == nil {
+		t.Error("attached without a record")
+	}
+	if len(lent) != 2 {
+		t.Fatalf("keys were shown %d times", len(lent))
+	}
+	for i, b := range lent {
+		if !bytes.Equal(b, make([]byte, len(b))) {
+			t.Errorf("time %d: the key is still there", i)
+		}
+	}
+}
+
+// A plain disk has no keys to show.
+func TestPlainDiskShowsNoKeys(t *testing.T) {
+	r := newRig(t)
+	plain := secretDisk
+	plain.Encrypted = false
+	r.create(plain)
+	r.attach("vault")
+	out := leave("vault")
+	out.Wiping = func(*volume.Attachment, []volume.LayerKey) { t.Error("a plain disk shows keys") }
+	_, err := r.Detach(t.Context(), "detach", out)
 	must(t, err)
 }
 

@@ -85,7 +85,11 @@ func spec(name string) volume.AttachSpec {
 }
 
 func (r *rig) detach(name string) ([]string, error) {
-	return r.Detach(r.t.Context(), "detach", "default", name, func(*volume.Attachment) error { return nil })
+	return r.Detach(r.t.Context(), "detach", leave(name))
+}
+
+func leave(name string) volume.DetachSpec {
+	return volume.DetachSpec{Project: "default", Disk: name, Drain: func(*volume.Attachment) error { return nil }}
 }
 
 // files lists what is in the pool.
@@ -536,7 +540,7 @@ func TestCheckOfDisksThatAreWorkedOn(t *testing.T) {
 	slices.SortFunc(disks, func(a, b volume.Disk) int { return strings.Compare(a.ID, b.ID) }) // as the check goes
 	grown, gone, busy := disks[1].Name, disks[2].Name, disks[3].Name
 	r.attach(busy)
-	leaving, leave, left := make(chan struct{}), make(chan struct{}), make(chan error)
+	leaving, leaves, left := make(chan struct{}), make(chan struct{}), make(chan error)
 	var once sync.Once
 	work := func(int64, int64) {
 		once.Do(func() {
@@ -548,11 +552,13 @@ func TestCheckOfDisksThatAreWorkedOn(t *testing.T) {
 			must(t, a.Device.Sync())
 			must(t, r.Delete(t.Context(), "delete", "default", gone))
 			go func() {
-				_, err := r.Detach(t.Context(), "leave", "default", busy, func(*volume.Attachment) error {
+				s := leave(busy)
+				s.Drain = func(*volume.Attachment) error {
 					close(leaving)
-					<-leave
+					<-leaves
 					return nil
-				})
+				}
+				_, err := r.Detach(t.Context(), "leave", s)
 				left <- err
 			}()
 			<-leaving
@@ -567,7 +573,7 @@ func TestCheckOfDisksThatAreWorkedOn(t *testing.T) {
 	}
 	_, _, err = r.Check(t.Context(), "default", busy, found, work)
 	wantCode(t, err, refusal.Busy)
-	close(leave)
+	close(leaves)
 	must(t, <-left)
 }
 
