@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ type daemon struct {
 	program                     string
 	dir, state, run, pool, root string
 	env                         []string
+	under, flags                []string // what serve is started by, and with
 	cmd                         *exec.Cmd
 	log                         string // where its stderr is gathered, over all starts
 }
@@ -83,7 +85,12 @@ func (d *daemon) tryStart() string {
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	check(d.t, err)
 	defer log.Close()
-	d.cmd = d.command("serve", "--pool", d.pool)
+	d.cmd = d.command(append([]string{"serve", "--pool", d.pool}, d.flags...)...)
+	if len(d.under) > 0 {
+		d.cmd.Path, err = exec.LookPath(d.under[0])
+		check(d.t, err)
+		d.cmd.Args = append(slices.Clone(d.under), d.cmd.Args...)
+	}
 	d.cmd.Stderr = log
 	stdout, err := d.cmd.StdoutPipe()
 	check(d.t, err)
