@@ -17,6 +17,7 @@ import (
 
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/shield"
 )
 
 // Hooks are what the command line needs from the program around it.
@@ -33,14 +34,17 @@ type Hooks struct {
 type app struct {
 	hooks      Hooks
 	isTerminal func(stream any) bool
-	json       bool
-	project    string
-	run        string
+	// typed reads a line from the terminal that does not show; hide keeps the process from being looked into before.
+	typed   func(ctx context.Context, in io.Reader) ([]byte, error)
+	hide    func() error
+	json    bool
+	project string
+	run     string
 }
 
 // Main runs one command line (without the program's name) and returns the exit code.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, hooks Hooks) int {
-	a := &app{hooks: hooks, isTerminal: isTerminal}
+	a := &app{hooks: hooks, isTerminal: isTerminal, typed: typed, hide: shield.Harden}
 	return a.main(ctx, args, stdin, stdout, stderr)
 }
 

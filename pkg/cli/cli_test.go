@@ -41,7 +41,8 @@ type answer struct {
 func try(t *testing.T, run, typed string, args ...string) answer {
 	t.Helper()
 	var out, errs bytes.Buffer
-	a := &app{hooks: Hooks{Env: env(run)}, isTerminal: func(stream any) bool { _, in := stream.(*strings.Reader); return in && typed != "" }}
+	a := &app{hooks: Hooks{Env: env(run)}, isTerminal: func(stream any) bool { _, in := stream.(*strings.Reader); return in && typed != "" },
+		typed: typedLine, hide: func() error { return nil }}
 	code := a.main(context.Background(), args, strings.NewReader(typed), &out, &errs)
 	return answer{code, out.String(), errs.String()}
 }
@@ -144,6 +145,8 @@ func daemonCommands() []string {
 		"status", "status --keys", "check", "check d", "grant create", "grant list", "grant revoke", "key create k", "key list",
 		"key show k", "key enable k", "key disable k", "disk create d --size 1M", "disk list", "disk show d", "disk extend d --size 1G",
 		"disk delete d", "disk delete d --yes", "disk escrow d", "disk escrow d --yes", "attach d", "detach d", "detach d --yes",
+		"root unlock", "root unlock --passphrase-file testdata/passphrase", "root lock", "root slot list",
+		"root slot add passphrase --passphrase-file testdata/passphrase", "root slot remove s", "root slot remove s --yes",
 	}
 }
 

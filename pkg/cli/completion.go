@@ -55,6 +55,14 @@ func (a *app) completeKey(cmd *cobra.Command, args []string, _ string) ([]string
 	return complete(a, cmd, (*control.Client).KeyList, func(k control.Key) string { return k.Alias + "\t" + k.State })
 }
 
+// completeSlot completes the name of a slot, as the first argument.
+func (a *app) completeSlot(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return complete(a, cmd, (*control.Client).SlotList, func(s control.Slot) string { return s.Name + "\t" + s.Kind })
+}
+
 // complete asks the daemon for names. Without one there is nothing to complete, and no error that a shell could show.
 func complete[T any](a *app, cmd *cobra.Command, names func(*control.Client, context.Context) ([]T, error), word func(T) string) ([]string, cobra.ShellCompDirective) {
 	client, err := a.client()

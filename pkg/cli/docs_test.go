@@ -160,7 +160,7 @@ func TestDocsFields(t *testing.T) {
 	types := map[string]any{
 		"attach": control.Attached{}, "detach": control.Detached{}, "disk show": control.Disk{}, "disk escrow": control.Escrow{},
 		"key show": control.Key{}, "grant create": control.Grant{}, "check": control.CheckReport{}, "status": control.Status{}, "version": Version{},
-		"bench cipher": bench.Row{},
+		"bench cipher": bench.Row{}, "root unlock": control.RootState{}, "root slot list": control.Slot{},
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([a-z ]+)` \\| (?:an array of )?`(\\{.*\\})` \\|").FindAllStringSubmatch(section(t, "Output"), -1)
 	if len(rows) != len(types) {

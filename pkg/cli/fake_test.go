@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +29,10 @@ type fake struct {
 	disks []*control.Disk
 	made  int
 	jobs  *control.Jobs
+	// root is how the root key is, passphrase what opens it beside the key file, and given what was given for it.
+	root       control.RootState
+	passphrase string
+	given      []string
 	// check is what RouteCheck finds.
 	check control.CheckReport
 	// refuse makes every call fail.
@@ -44,7 +49,8 @@ func serveFake(t *testing.T) *fake {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := &fake{run: dir, jobs: control.NewJobs(4)}
+	f := &fake{run: dir, jobs: control.NewJobs(4), root: control.RootState{Slots: []control.Slot{
+		{ID: control.SlotKeyFile, Kind: control.SlotKeyFile, Name: control.SlotKeyFile, Detail: "/root.key", Automatic: true, Present: true}}}}
 	listener, err := net.Listen("unix", filepath.Join(dir, control.SocketControl))
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +64,10 @@ func serveFake(t *testing.T) *fake {
 func (f *fake) mux() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle := func(route string, fn func(r *http.Request) (any, error)) {
-		mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(route, func(conn http.ResponseWriter, r *http.Request) {
+			w := control.NewAsker(conn, r)
+			defer w.Close()
+			r = r.WithContext(context.WithValue(r.Context(), askerKey{}, w))
 			body, _ := io.ReadAll(r.Body)
 			r.Body = io.NopCloser(newReader(body))
 			f.mu.Lock()
@@ -101,6 +110,12 @@ func (f *fake) mux() *http.ServeMux {
 	handle(control.RouteDiskEscrow, f.diskEscrow)
 	handle(control.RouteAttach, f.attach)
 	handle(control.RouteDetach, f.detach)
+	handle(control.RouteRootUnlock, f.rootUnlock)
+	handle(control.RouteRootPassphrase, f.rootPassphrase)
+	handle(control.RouteRootLock, f.rootLock)
+	handle(control.RouteSlotList, func(*http.Request) (any, error) { return f.root.Slots, nil })
+	handle(control.RouteSlotAdd, f.slotAdd)
+	handle(control.RouteSlotRemove, f.slotRemove)
 	handle(control.RouteCheck, func(r *http.Request) (any, error) {
 		return f.jobs.Start(control.Job{Verb: "check", Unit: "blocks"}, f.checking(f.check))
 	})
@@ -127,10 +142,13 @@ func (f *fake) status(r *http.Request) (any, error) {
 	s := control.Status{
 		Version: "v0", PID: 42, Started: moment0(), Region: "local", State: "/state", Pool: "/state/pool", RootKey: "/root.key",
 		Control: filepath.Join(f.run, control.SocketControl), NBD: f.nbd(), Disks: len(f.disks), PoolFree: 5 << 30,
-		KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Limit: 65536, Keys: 1}, Warnings: []string{"the pool is nearly full"},
+		Locked: f.root.Locked, KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Limit: 65536, Keys: 1}, Warnings: []string{"the pool is nearly full"},
 	}
 	if len(f.disks) == 0 {
 		s.KeyMemory = control.Memory{Kind: "locked"}
+	}
+	if since := moment0(); s.Locked {
+		s.LockedSince = &since
 	}
 	for _, d := range f.disks {
 		if len(d.Attachments) > 0 {

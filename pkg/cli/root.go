@@ -20,7 +20,7 @@ keeps; a disk is readable from attach to detach and at no other time.
   nbdcrypt attach db1
   nbdcrypt detach db1`,
 		a.serve(), a.demo(), a.bench(), a.status(), a.check(), a.grant(), a.key(), a.disk(), a.attach(), a.detach(),
-		a.completion(), a.version())
+		a.rootKey(), a.completion(), a.version())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	about := help()

@@ -43,16 +43,38 @@ func memory(m control.Memory) string {
 	return text
 }
 
+func lockedWord(s control.Status) string {
+	if s.LockedSince == nil {
+		return ""
+	}
+	return ": locked since " + moment(*s.LockedSince) + ", `nbdcrypt root unlock` opens it"
+}
+
+func disksWord(s control.Status) string {
+	if s.Closed {
+		return "not known until the root key is open"
+	}
+	return fmt.Sprintf("%d, %d attached", s.Disks, s.Attached)
+}
+
+// poolWord tells where layers lie. How much room is there is looked at once the store is open.
+func poolWord(s control.Status) string {
+	if s.Closed {
+		return s.Pool
+	}
+	return fmt.Sprintf("%s, %s free", s.Pool, humanSize(s.PoolFree))
+}
+
 func printStatus(w io.Writer, s control.Status) {
 	table(w, func(t io.Writer) {
 		fmt.Fprintf(t, "daemon\t%s, process %d, since %s\n", s.Version, s.PID, moment(s.Started))
 		fmt.Fprintf(t, "region\t%s\n", s.Region)
 		fmt.Fprintf(t, "state\t%s\n", s.State)
-		fmt.Fprintf(t, "pool\t%s, %s free\n", s.Pool, humanSize(s.PoolFree))
-		fmt.Fprintf(t, "root key\t%s%s\n", s.RootKey, map[bool]string{true: ", not open: the store is locked"}[s.Locked])
+		fmt.Fprintf(t, "pool\t%s\n", poolWord(s))
+		fmt.Fprintf(t, "root key\t%s%s\n", s.RootKey, lockedWord(s))
 		fmt.Fprintf(t, "control\t%s\n", s.Control)
 		fmt.Fprintf(t, "nbd\t%s\n", s.NBD)
-		fmt.Fprintf(t, "disks\t%d, %d attached\n", s.Disks, s.Attached)
+		fmt.Fprintf(t, "disks\t%s\n", disksWord(s))
 		fmt.Fprintf(t, "key memory\t%s\n", memory(s.KeyMemory))
 	})
 	switch {

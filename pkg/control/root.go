@@ -19,8 +19,9 @@ type Slot struct {
 	// Automatic tells that it opens at the daemon's start, without anybody.
 	Automatic bool `json:"automatic"`
 	// Present is false where it could not open anything now: its file is missing.
-	Present bool      `json:"present"`
-	Created time.Time `json:"created"`
+	Present bool `json:"present"`
+	// Created is null for a key file that is missing.
+	Created *time.Time `json:"created"`
 }
 
 // The kinds of slots.

@@ -121,19 +121,28 @@ func (d *Daemon) rootState(changed bool, by string) control.RootState {
 		d.o.Log.Error("listing the slots of the root key", "err", err)
 	}
 	for _, slot := range slots {
-		s.Slots = append(s.Slots, control.Slot(slot))
-		if slot.ID == by {
-			s.Slot = &s.Slots[len(s.Slots)-1]
+		v := slotView(slot)
+		s.Slots = append(s.Slots, v)
+		if v.ID == by {
+			s.Slot = &v
 		}
 	}
 	return s
+}
+
+func slotView(s keystore.SlotInfo) control.Slot {
+	v := control.Slot{ID: s.ID, Kind: s.Kind, Name: s.Name, Detail: s.Detail, Automatic: s.Automatic, Present: s.Present}
+	if !s.Created.IsZero() {
+		v.Created = &s.Created
+	}
+	return v
 }
 
 func (d *Daemon) slotList(*call) (any, error) {
 	slots, err := d.root.Slots()
 	list := []control.Slot{}
 	for _, slot := range slots {
-		list = append(list, control.Slot(slot))
+		list = append(list, slotView(slot))
 	}
 	return list, err
 }
@@ -147,7 +156,7 @@ func (d *Daemon) slotAdd(c *call) (any, error) {
 		slot, err = d.root.AddPassphrase(ctx, c.http.URL.Query().Get(control.QueryName), passphrase)
 		return err
 	})
-	return control.Slot(slot), err
+	return slotView(slot), err
 }
 
 func (d *Daemon) slotRemove(c *call) (any, error) {
@@ -163,7 +172,7 @@ func (d *Daemon) slotRemove(c *call) (any, error) {
 	}
 	ctx, cancel := d.untilStop(c.ctx)
 	defer cancel()
-	return control.Slot(slot), d.root.RemoveSlot(ctx, slot.ID)
+	return slotView(slot), d.root.RemoveSlot(ctx, slot.ID)
 }
 
 // lastWords says what removing a slot does, and what it does not.
