@@ -2,11 +2,14 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,13 +20,14 @@ import (
 	"nbdcrypt/pkg/refusal"
 )
 
-// update writes artefacts of the version that this build writes. Those of a version that was released are never
-// written again.
-var update = flag.Bool("update", false, "write the artefacts of the on-disk formats anew")
+// update writes the artefacts that are missing. What a release has written is never written again.
+var update = flag.Bool("update", false, "write the artefacts of the on-disk formats that are missing")
 
 const (
 	artefacts = "../testdata/keystore/v1"
 	stream    = "catalog.stream"
+	slotFile  = "slot"
+	slotPass  = "the passphrase of the artefacts"
 )
 
 // expected is what the artefacts hold.
@@ -44,6 +48,9 @@ func state(t *testing.T, broken ...string) (dir, keyFile string) {
 	for _, name := range []string{"store", keystore.EraseFile, keystore.AuditFile, stream} {
 		writeFile(t, filepath.Join(dir, name), artefact(t, name, broken))
 	}
+	mkdir(t, filepath.Join(dir, keystore.SlotsDir))
+	_, id, _ := strings.Cut(string(artefact(t, slotFile, nil)), "\nslot ")
+	writeFile(t, filepath.Join(dir, keystore.SlotsDir, id[:36]), artefact(t, slotFile, broken))
 	return dir, keyFile
 }
 
@@ -65,6 +72,11 @@ func openState(t *testing.T, dir, keyFile string, want expected) error {
 		return err
 	}
 	defer root.Close()
+	if root.Locked() {
+		if _, err := root.UnlockPassphrase(t.Context(), passphrase(t, slotPass)); err != nil {
+			return err
+		}
+	}
 	raw := catalog.Memory()
 	if err := raw.Import(t.Context(), bytes.NewReader(readFile(t, filepath.Join(dir, stream)))); err != nil {
 		return refusal.New(refusal.Damaged, "-", "%w", err)
@@ -106,8 +118,9 @@ func contents(t *testing.T, ks *keystore.Store, root *keystore.Root, dir string)
 }
 
 func TestArtefactsOfVersion1Open(t *testing.T) {
+	defer keystore.Product()()
 	if *update {
-		writeArtefacts(t)
+		writeMissing(t)
 	}
 	var want expected
 	must(t, json.Unmarshal(readFile(t, filepath.Join(artefacts, "expected.json")), &want))
@@ -115,6 +128,8 @@ func TestArtefactsOfVersion1Open(t *testing.T) {
 		t.Fatalf("the expectation is empty: %+v", want)
 	}
 	dir, keyFile := state(t)
+	must(t, openState(t, dir, keyFile, want))
+	must(t, os.Remove(keyFile))
 	must(t, openState(t, dir, keyFile, want))
 }
 
@@ -132,7 +147,23 @@ var broken = map[string]struct {
 	"erase--cut":           {refusal.Damaged, func(b []byte) []byte { return b[:8192+30] }},
 	"catalog.stream--cut":  {refusal.Damaged, func(b []byte) []byte { return b[:len(b)/2] }},
 	"catalog.stream--flip": {refusal.Damaged, spoilAt(200)},
+	"slot--flipped":        {refusal.Locked, spoilAt(300)},
+	"slot--cut":            {refusal.Locked, func(b []byte) []byte { return b[:250] }},
+	"slot--version2":       {refusal.Locked, edit("slot 1\n", "slot 2\n")},
+	"slot--kind":           {refusal.Locked, edit("kind passphrase\n", "kind magic\n")},
+	"slot--name":           {refusal.Locked, edit("name laptop\n", "name desktop\n")},
+	"slot--weak":           {refusal.Locked, edit("argon2id 3 262144 4\n", "argon2id 1 262144 4\n")},
+	"slot--greedy":         {refusal.Locked, edit("argon2id 3 262144 4\n", "argon2id 3 262144000 4\n")},
 	"audit.log--edited":    {refusal.Damaged, func(b []byte) []byte { return bytes.Replace(b, []byte("alice"), []byte("mallo"), 1) }},
+}
+
+// edit changes a text and makes its sum fit again.
+func edit(old, new string) func([]byte) []byte {
+	return func(b []byte) []byte {
+		text, _, _ := bytes.Cut(bytes.Replace(b, []byte(old), []byte(new), 1), []byte("sum "))
+		sum := sha256.Sum256(text)
+		return fmt.Appendf(text, "sum %x\n", sum[:8])
+	}
 }
 
 func spoilAt(at ...int) func([]byte) []byte {
@@ -145,12 +176,44 @@ func spoilAt(at ...int) func([]byte) []byte {
 }
 
 func TestBrokenArtefactsOfVersion1AreRefused(t *testing.T) {
+	defer keystore.Product()()
 	for name, b := range broken {
 		dir, keyFile := state(t, name)
+		// One way in is enough to open the store.
+		if strings.HasPrefix(name, slotFile+"--") {
+			must(t, os.Remove(keyFile))
+		} else {
+			must(t, os.RemoveAll(filepath.Join(dir, keystore.SlotsDir)))
+		}
 		if err := openState(t, dir, keyFile, expected{}); refusal.CodeOf(err) != b.code {
 			t.Errorf("%s: %v, want code %d", name, err, b.code)
 		}
 	}
+}
+
+func writeMissing(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(artefacts, "store")); err != nil {
+		writeArtefacts(t)
+	}
+	if _, err := os.Stat(filepath.Join(artefacts, slotFile)); err != nil {
+		writeSlotArtefact(t)
+	}
+}
+
+// writeSlotArtefact adds a slot to the store of the artefacts.
+func writeSlotArtefact(t *testing.T) {
+	base := t.TempDir()
+	for _, name := range []string{"root.key", "store"} {
+		mkdir(t, filepath.Join(base, name+".d"))
+		writeFile(t, filepath.Join(base, name+".d", name), artefact(t, name, nil))
+	}
+	dir := filepath.Join(base, "store.d")
+	root, err := keystore.OpenRoot(filepath.Join(base, "root.key.d", "root.key"), dir)
+	must(t, err)
+	defer root.Close()
+	info, err := root.AddPassphrase(t.Context(), "laptop", passphrase(t, slotPass))
+	must(t, err)
+	keep(t, map[string][]byte{slotFile: readFile(t, filepath.Join(dir, keystore.SlotsDir, info.ID))})
 }
 
 // writeArtefacts makes a store and keeps its files.

@@ -2,10 +2,15 @@ package keystore_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/google/uuid"
 
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/refusal"
@@ -91,5 +96,173 @@ func TestPassphraseOpensTheStore(t *testing.T) {
 	after, err := l.unwrap("default", disk1, "l1")
 	if err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the DEK opens to something else: %v", err)
+	}
+}
+
+// Neither root key nor passphrase stands in any file of the state directory, as it is or as hex; nor in the root key file's
+// folder once the key file is removed.
+func TestRuleA5_SlotsHoldTheRootKeyWrappedOnly(t *testing.T) {
+	l := newLab(t)
+	l.grant("default")
+	slot := l.addSlot("laptop", horse)
+	root := bytes.Clone(l.root.Key().Bytes())
+	needles := [][]byte{root, root[:16], root[16:], []byte(horse)}
+	if found := contains(t, l.dir, needles...); len(found) > 0 {
+		t.Errorf("running, %v holds root key or passphrase", found)
+	}
+	if found := contains(t, filepath.Dir(l.dir), needles...); len(found) == 0 || found[0] != l.keyFile {
+		t.Errorf("positive control: found in %v", found)
+	}
+	st, err := os.Stat(l.slotFile(slot))
+	must(t, err)
+	dir, err := os.Stat(filepath.Dir(l.slotFile(slot)))
+	must(t, err)
+	if st.Mode().Perm() != 0o600 || dir.Mode().Perm() != 0o700 {
+		t.Errorf("their modes are %v and %v", st.Mode(), dir.Mode())
+	}
+	must(t, l.root.RemoveSlot(l.ctx(), keystore.KeyFileSlot))
+	l.close()
+	if found := contains(t, filepath.Dir(l.dir), needles...); len(found) > 0 {
+		t.Errorf("without the key file, %v holds root key or passphrase", found)
+	}
+}
+
+// Without key file and passphrase nothing opens; a copy of a slot in another store opens nothing there.
+func TestRuleA4_SlotsOpenTheirOwnStoreOnly(t *testing.T) {
+	l, other := newLab(t), newLab(t)
+	mine, theirs := l.addSlot("laptop", horse), other.addSlot("laptop", office)
+	l.close()
+	must(t, os.Remove(l.keyFile))
+	must(t, os.Rename(l.slotFile(mine), l.slotFile(mine)+".away"))
+	writeFile(t, l.slotFile(theirs), readFile(t, other.slotFile(theirs)))
+	wantWords(t, wantCode(t, l.tryRoot(), refusal.Locked), l.keyFile)
+	must(t, os.Rename(l.slotFile(mine)+".away", l.slotFile(mine)))
+	root := l.atStart()
+	_, err := root.UnlockPassphrase(t.Context(), passphrase(t, office))
+	wantCode(t, err, refusal.Locked)
+	for _, s := range slotsOf(t, root)[1:] {
+		if s.Present != (s.ID == mine.ID) || !s.Present && !strings.Contains(s.Detail, other.root.Store.String()) {
+			t.Errorf("%+v", s)
+		}
+	}
+	_, err = root.UnlockPassphrase(t.Context(), passphrase(t, horse))
+	must(t, err)
+}
+
+func slotsOf(t *testing.T, r *keystore.Root) []keystore.SlotInfo {
+	t.Helper()
+	s, err := r.Slots()
+	must(t, err)
+	return s
+}
+
+// A slot that is damaged in whatever way is listed as that, and keeps none from opening; it can be removed.
+func TestDamagedSlotKeepsNoOtherFromOpening(t *testing.T) {
+	for what, spoil := range map[string]func(t *testing.T, path string){
+		"flipped": func(t *testing.T, path string) { writeFile(t, path, spoilAt(200)(readFile(t, path))) },
+		"empty":   func(t *testing.T, path string) { writeFile(t, path, nil) },
+		"zeros":   func(t *testing.T, path string) { writeFile(t, path, make([]byte, len(readFile(t, path)))) },
+		"huge":    func(t *testing.T, path string) { must(t, os.Truncate(path, 1<<40)) },
+		"a folder": func(t *testing.T, path string) {
+			must(t, os.Remove(path))
+			mkdir(t, path)
+		},
+		"a link": func(t *testing.T, path string) {
+			must(t, os.Rename(path, path+".away"))
+			must(t, os.Symlink(path+".away", path))
+		},
+		"a pipe": func(t *testing.T, path string) {
+			must(t, os.Remove(path))
+			must(t, syscall.Mkfifo(path, 0o600))
+		},
+		"another slot's": func(t *testing.T, path string) {
+			must(t, os.Rename(path, filepath.Join(filepath.Dir(path), uuid.NewString())))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := newLab(t)
+			bad, good := l.addSlot("bad", office), l.addSlot("good", horse)
+			l.close()
+			must(t, os.Remove(l.keyFile))
+			spoil(t, l.slotFile(bad))
+			root := l.atStart()
+			list := slotsOf(t, root)
+			if len(list) != 3 || list[0].Present || list[1].Present == list[2].Present {
+				t.Fatalf("the list is %+v", list)
+			}
+			opened, err := root.UnlockPassphrase(t.Context(), passphrase(t, horse))
+			if err != nil || opened.ID != good.ID {
+				t.Errorf("opened by %+v, %v", opened, err)
+			}
+			_, err = root.UnlockPassphrase(t.Context(), passphrase(t, office))
+			wantCode(t, err, refusal.Locked)
+			for _, s := range list[1:] {
+				if !s.Present && (s.Detail == "" || s.Created.IsZero() && what != "a folder" && what != "a link" && what != "a pipe") {
+					t.Errorf("%+v does not help", s)
+				}
+				if err := root.RemoveSlot(t.Context(), s.ID); !s.Present && err != nil && what != "a folder" && what != "a link" && what != "a pipe" {
+					t.Errorf("%+v is not removed: %v", s, err)
+				}
+			}
+			if list := slotsOf(t, root); !slices.ContainsFunc(list, func(s keystore.SlotInfo) bool { return s.ID == good.ID }) {
+				t.Errorf("the last good one is gone: %+v", list)
+			}
+		})
+	}
+}
+
+func TestPassphrasesAndNamesThatAreNotTaken(t *testing.T) {
+	l := newLab(t)
+	for _, pass := range []string{"", "1234567", strings.Repeat("x", 1025)} {
+		_, err := l.root.AddPassphrase(l.ctx(), "laptop", sized(t, pass))
+		wantCode(t, err, refusal.Usage)
+	}
+	for _, name := range []string{"", "a b", "ä", strings.Repeat("x", 65), "a\n"} {
+		_, err := l.root.AddPassphrase(l.ctx(), name, passphrase(t, horse))
+		wantCode(t, err, refusal.Usage)
+	}
+	l.addSlot("s0", "12345678")
+	_, err := l.root.AddPassphrase(l.ctx(), "s0", passphrase(t, horse))
+	wantCode(t, err, refusal.Busy)
+	for i := range 7 {
+		l.addSlot(fmt.Sprint("s", i+1), strings.Repeat("x", 1024))
+	}
+	_, err = l.root.AddPassphrase(l.ctx(), "s8", passphrase(t, horse))
+	wantWords(t, wantCode(t, err, refusal.Busy), "8 slots", "slot remove")
+	must(t, l.root.RemoveSlot(l.ctx(), l.slots()[3].ID))
+	l.addSlot("s8", horse)
+}
+
+// sized is a passphrase; an empty one is a key that was destroyed, as there are none of no bytes.
+func sized(t *testing.T, s string) *secret.Key {
+	k := passphrase(t, s)
+	if s == "" {
+		k.Destroy()
+	}
+	return k
+}
+
+// What was added and removed at the same time is there once, or not at all; the last way in stays.
+func TestSlotsAtTheSameTime(t *testing.T) {
+	l := newLab(t)
+	passes := []*secret.Key{passphrase(t, horse), passphrase(t, office)}
+	results := make(chan error)
+	for _, pass := range passes {
+		go func() {
+			_, err := l.root.AddPassphrase(l.ctx(), "same", pass)
+			results <- err
+		}()
+	}
+	if a, b := <-results, <-results; (a == nil) == (b == nil) {
+		t.Errorf("adding two of one name: %v, %v", a, b)
+	}
+	for _, s := range l.slots() {
+		go func() { results <- l.root.RemoveSlot(l.ctx(), s.ID) }()
+	}
+	if a, b := <-results, <-results; (a == nil) == (b == nil) || len(l.slots()) > 2 {
+		t.Errorf("removing all: %v, %v", a, b)
+	}
+	if n := held("derived", "") + held("root", l.root.Store.String()); n != 1 || secret.Unwiped() != 0 {
+		t.Errorf("there are in memory %v, %d bytes not wiped", secret.List(), secret.Unwiped())
 	}
 }
