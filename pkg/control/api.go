@@ -208,6 +208,8 @@ type Detached struct {
 	Disk     string   `json:"disk"`
 	Clients  int      `json:"clients"`
 	Warnings []string `json:"warnings,omitempty"`
+	// Attest is filled where QueryAttest is "true" and the disk had a key.
+	Attest *Attest `json:"attest,omitempty"`
 }
 
 // Escrow is a disk's keys, for opening its bytes without us. Key is hex: the data key, then the tweak key.

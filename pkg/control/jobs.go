@@ -34,6 +34,7 @@ type Jobs struct {
 
 type job struct {
 	Job
+	awaits bool // what others do
 	cancel context.CancelFunc
 	news   chan struct{} // closed and replaced when there is news
 	told   time.Time
@@ -44,7 +45,12 @@ func NewJobs(keep int) *Jobs { return &Jobs{keep: keep} }
 
 // Start runs work in the background. About says what it is: Verb, Resource, Project, Unit, Request and By. A call that is
 // repeated (same Request, By and Verb) gets the job that it started before.
-func (j *Jobs) Start(about Job, work Work) (Job, error) {
+func (j *Jobs) Start(about Job, work Work) (Job, error) { return j.start(about, work, false) }
+
+// Await is Start for work that only waits for what is done anyhow: it does not count among the jobs that run.
+func (j *Jobs) Await(about Job, work Work) (Job, error) { return j.start(about, work, true) }
+
+func (j *Jobs) start(about Job, work Work, awaits bool) (Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -55,12 +61,12 @@ func (j *Jobs) Start(about Job, work Work) (Job, error) {
 	}); old != nil {
 		return old.Job, nil
 	}
-	if j.runningNow() >= maxRunning {
+	if !awaits && j.runningNow() >= maxRunning {
 		return Job{}, refusal.New(refusal.Busy, "wait until one has ended", "%d jobs are running, and no more are allowed", maxRunning)
 	}
 	about.ID, about.State, about.Started, about.Revision = uuid.NewString(), JobRunning, time.Now(), 1
 	ctx, cancel := context.WithCancel(context.Background())
-	started := &job{Job: about, cancel: cancel, news: make(chan struct{})}
+	started := &job{Job: about, awaits: awaits, cancel: cancel, news: make(chan struct{})}
 	j.jobs = append(j.jobs, started)
 	j.running.Go(func() { j.run(ctx, started, work) })
 	return started.Job, nil
@@ -122,7 +128,7 @@ func (j *Jobs) forget() {
 
 func (j *Jobs) runningNow() (n int) {
 	for _, o := range j.jobs {
-		if o.State == JobRunning {
+		if o.State == JobRunning && !o.awaits {
 			n++
 		}
 	}

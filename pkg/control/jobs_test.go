@@ -255,6 +255,9 @@ func TestJobsAreBounded(t *testing.T) {
 	if _, err := jobs.Start(Job{Verb: "check"}, work); err != nil {
 		t.Errorf("one has ended, and another is refused: %v", err)
 	}
+	if _, err := jobs.Await(Job{Verb: "attest"}, work); err != nil {
+		t.Errorf("one that only waits for what others do: %v", err)
+	}
 	close(end)
 	if err := jobs.Shutdown(t.Context()); err != nil {
 		t.Error(err)

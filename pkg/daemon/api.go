@@ -30,6 +30,8 @@ type call struct {
 	project string
 	// body is the digest of what came with the call.
 	body control.Digest
+	// started tells that the call is answered with a job, though its route is not always.
+	started bool
 	// recorded tells that the audit has this call already: a key was released in it.
 	recorded bool
 	// asker asks for the passphrase that follows the call, where its route says that one does.
@@ -178,7 +180,7 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 		return 0, nil, err
 	case body == nil:
 		return http.StatusNoContent, nil, nil
-	case r.is(job):
+	case r.is(job), c.started:
 		return http.StatusAccepted, body, nil
 	}
 	return http.StatusOK, body, nil

@@ -49,6 +49,7 @@ func (d *Daemon) attachCall(c *call) (any, error) {
 			return d.recordRelease(c, "attach", disk, ref)
 		},
 		Attached: func(a *volume.Attachment) { d.exports.add(a, c.caller.UID, allow, in.Allow) },
+		Wiping:   (&wipe{daemon: d, call: c}).wiping,
 	})
 	if err != nil {
 		return nil, err
@@ -93,7 +94,11 @@ func (d *Daemon) detachCall(c *call) (any, error) {
 		return nil, refusal.New(refusal.Confirm, "enable the key first, or repeat it with --yes",
 			"once detached, disk %[2]s can't be attached again while its key %[1]s is %[3]s", stranded.Alias, c.disk(), stateWord(*stranded))
 	}
-	return d.detach(c, c.disk())
+	out, w, err := d.detach(c, c.disk())
+	if err != nil || w.search == nil || !c.attest() {
+		return out, err
+	}
+	return d.awaitSearch(c, out, w)
 }
 
 // seize ends an attachment that another host left in the catalog, if the caller vouches for that host's end.
@@ -111,14 +116,14 @@ func (d *Daemon) seize(c *call, host string) (any, error) {
 }
 
 // detach drains the export, then lets the disk go. Clients hear ESHUTDOWN from then on.
-func (d *Daemon) detach(c *call, disk string) (any, error) {
-	out := control.Detached{}
-	warnings, err := d.volumes.Detach(c.ctx, c.request, c.project, disk, func(a *volume.Attachment) error {
-		out.Disk = a.Name
-		return d.drain(c.ctx, a, &out.Clients)
-	})
-	out.Warnings = warnings
-	return out, err
+func (d *Daemon) detach(c *call, disk string) (out control.Detached, w *wipe, err error) {
+	w = &wipe{daemon: d, call: c}
+	out.Warnings, err = d.volumes.Detach(c.ctx, c.request, volume.DetachSpec{Project: c.project, Disk: disk, Wiping: w.wiping,
+		Drain: func(a *volume.Attachment) error {
+			out.Disk = a.Name
+			return d.drain(c.ctx, a, &out.Clients)
+		}})
+	return out, w, err
 }
 
 func (d *Daemon) drain(ctx context.Context, a *volume.Attachment, clients *int) error {

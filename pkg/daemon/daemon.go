@@ -19,6 +19,7 @@ import (
 	"nbdcrypt/keystore"
 	"nbdcrypt/nbd"
 	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/attest"
 	"nbdcrypt/pkg/audit"
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/clock"
@@ -46,6 +47,9 @@ const (
 	stopLastTime  = 5 * time.Second
 )
 
+// keptJobs is how many jobs are remembered after their end: as many detaches may wait for one search, and each still has to ask.
+const keptJobs = 1024
+
 // Daemon is a running daemon.
 type Daemon struct {
 	o       Options
@@ -62,6 +66,7 @@ type Daemon struct {
 	pool    *pool.Files
 	access  *access.Access
 	volumes *volume.Service
+	attests *attest.Service
 
 	jobs    *control.Jobs
 	replays *replays
@@ -89,7 +94,7 @@ type Daemon struct {
 }
 
 func newDaemon(o Options) *Daemon {
-	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(64), replays: newReplays(256),
+	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(keptJobs), replays: newReplays(256),
 		pace: newPace(), guesses: newGuesses(), exports: newExports()}
 	d.life, d.endLife = context.WithCancel(context.Background())
 	d.self = d.callerOf(uint32(os.Geteuid()))
@@ -179,6 +184,7 @@ func (d *Daemon) stop() error {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	d.nbd.Quiesce()
 	d.pace.end()
+	d.attests.Close()
 	d.endLife()
 	return errors.Join(within(stopCallsTime, d.stopCalls), within(stopDisksTime, d.detachAll),
 		within(stopLastTime, d.nbd.Shutdown), within(stopLastTime, d.recordStop))
@@ -227,7 +233,7 @@ func (d *Daemon) detachAll(ctx context.Context) error {
 	for i, a := range list {
 		wg.Go(func() {
 			c := &call{ctx: ctx, caller: d.self, pid: int32(os.Getpid()), request: newRequest(), project: a.Project}
-			_, errs[i] = d.detach(c, a.Disk.String())
+			_, _, errs[i] = d.detach(c, a.Disk.String())
 			d.record(c, "detach", a.Disk.String(), errs[i])
 		})
 	}
@@ -238,6 +244,9 @@ func (d *Daemon) detachAll(ctx context.Context) error {
 // close lets go of what is open, in the reverse order. What mattered was synced before.
 func (d *Daemon) close() {
 	d.endLife()
+	if d.attests != nil {
+		d.attests.Close() // what it has found goes into the log
+	}
 	d.opening.Lock()
 	defer d.opening.Unlock()
 	d.closeRest()

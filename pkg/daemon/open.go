@@ -29,7 +29,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot} {
+	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot, d.openAttests} {
 		if err := step(ctx); err != nil {
 			return err
 		}
