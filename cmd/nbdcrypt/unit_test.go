@@ -1,0 +1,75 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// unit reads the settings of the service file by their names; one that is given twice has both values.
+func unit(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("nbdcrypt.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string][]string{}
+	section := ""
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		name, value, is := strings.Cut(line, "=")
+		switch {
+		case line == "" || line[0] == '#':
+		case line[0] == '[':
+			section = strings.Trim(line, "[]") + "."
+		case !is:
+			t.Errorf("neither a section nor a setting: %q", line)
+		default:
+			settings[section+name] = append(settings[section+name], value)
+		}
+	}
+	return settings
+}
+
+// The unit keeps keys in memory, and the daemon away from all else.
+func TestUnitProtectsKeys(t *testing.T) {
+	settings := unit(t)
+	for name, want := range map[string]string{
+		"MemorySwapMax": "0", "LimitMEMLOCK": "64M", "LimitCORE": "0", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes",
+		"CapabilityBoundingSet": "CAP_IPC_LOCK", "MemoryDenyWriteExecute": "yes", "RestrictNamespaces": "yes", "Type": "notify",
+	} {
+		if got := settings["Service."+name]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s=%q, want %s", name, got, want)
+		}
+	}
+	calls := strings.Fields(strings.Join(settings["Service.SystemCallFilter"], " "))
+	for _, call := range []string{"@system-service", "memfd_secret", "process_vm_readv"} {
+		if !slices.Contains(calls, call) {
+			t.Errorf("%s is not among the system calls that the daemon may make: %q", call, calls)
+		}
+	}
+}
+
+// systemd itself finds nothing to say, where it is there to be asked.
+func TestUnitIsUnderstood(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip(err)
+	}
+	text, err := os.ReadFile("nbdcrypt.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It wants the program to exist.
+	installed := strings.Replace(string(text), "/usr/local/bin/nbdcrypt", os.Args[0], 1)
+	path := filepath.Join(t.TempDir(), "nbdcrypt.service")
+	if err := os.WriteFile(path, []byte(installed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", path).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
