@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"nbdcrypt/pkg/child"
@@ -15,6 +16,10 @@ import (
 	"nbdcrypt/pkg/daemon"
 	"nbdcrypt/pkg/demo"
 )
+
+// init keeps the main thread for the main goroutine. Signals go there if they can, and so save no registers of a thread that works
+// on keys (see pkg/shield).
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if child.Main() {
@@ -27,10 +32,15 @@ func main() {
 	os.Exit(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, hooks))
 }
 
+// serve leaves the main thread idle.
 func serve(ctx context.Context, o cli.ServeOptions, stdout, stderr io.Writer) error {
-	return daemon.Run(ctx, daemon.Options{
-		State: o.State, Run: o.Run, Pool: o.Pool, RootKey: o.RootKey, Region: o.Region, Listen: o.Listen,
-		Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
-		Ready: func(uri string) { fmt.Fprintln(stdout, "ready", uri) },
-	})
+	ended := make(chan error)
+	go func() {
+		ended <- daemon.Run(ctx, daemon.Options{
+			State: o.State, Run: o.Run, Pool: o.Pool, RootKey: o.RootKey, Region: o.Region, Listen: o.Listen, KeyMemory: o.KeyMemory,
+			Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
+			Ready: func(uri string) { fmt.Fprintln(stdout, "ready", uri) },
+		})
+	}()
+	return <-ended
 }

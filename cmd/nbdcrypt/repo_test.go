@@ -113,6 +113,19 @@ func TestDepsStaySmall(t *testing.T) {
 	}
 }
 
+// There is no debug endpoint: nothing that would offer profiles, traces or variables of the process is compiled in, but for
+// expvar, which Badger publishes its counters with, and which nobody else may join.
+func TestNoDebugEndpoint(t *testing.T) {
+	for _, p := range listPackages(t, "-deps", "./cmd/nbdcrypt") {
+		if slices.Contains([]string{"net/http/pprof", "runtime/pprof", "runtime/trace", "golang.org/x/net/trace"}, p.ImportPath) {
+			t.Errorf("the program depends on %s", p.ImportPath)
+		}
+		if slices.Contains(p.Imports, "expvar") && p.ImportPath != "github.com/dgraph-io/badger/v4" && p.ImportPath != "github.com/dgraph-io/badger/v4/y" {
+			t.Errorf("%s imports expvar", p.ImportPath)
+		}
+	}
+}
+
 // Every package says what it is for, once; nothing is replaced; the top of the tree is as agreed.
 func TestShapeOfTheTree(t *testing.T) {
 	for _, p := range listPackages(t, "./...") {

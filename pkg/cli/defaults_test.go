@@ -67,12 +67,12 @@ func TestServeOptions(t *testing.T) {
 	}
 	got := run()
 	if got.State != "/home/u/.local/state/nbdcrypt" || got.Pool != got.State+"/pool" || got.Run != "/r" ||
-		got.RootKey != "/home/u/.config/nbdcrypt/root.key" || got.Region != "local" || len(got.Listen) != 0 {
+		got.RootKey != "/home/u/.config/nbdcrypt/root.key" || got.Region != "local" || len(got.Listen) != 0 || got.KeyMemory != "auto" {
 		t.Errorf("defaults: %+v", got)
 	}
-	got = run("--state", "st", "--run", "ru", "--pool", "po", "--root-key", "k", "--region", "north", "--listen", "nbds://[::]:10809", "--listen", "nbd+unix:///?socket=/a,b")
+	got = run("--state", "st", "--run", "ru", "--pool", "po", "--root-key", "k", "--region", "north", "--listen", "nbds://[::]:10809", "--listen", "nbd+unix:///?socket=/a,b", "--key-memory=locked")
 	if got.State != here+"/st" || got.Run != here+"/ru" || got.Pool != here+"/po" || got.RootKey != here+"/k" || got.Region != "north" ||
-		len(got.Listen) != 2 || got.Listen[1] != "nbd+unix:///?socket=/a,b" {
+		len(got.Listen) != 2 || got.Listen[1] != "nbd+unix:///?socket=/a,b" || got.KeyMemory != "locked" {
 		t.Errorf("flags: %+v", got)
 	}
 	if got := run("--state", "st"); got.Pool != here+"/st/pool" {

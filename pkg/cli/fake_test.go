@@ -142,10 +142,13 @@ func (f *fake) status(r *http.Request) (any, error) {
 	s := control.Status{
 		Version: "v0", PID: 42, Started: moment0(), Region: "local", State: "/state", Pool: "/state/pool", RootKey: "/root.key",
 		Control: filepath.Join(f.run, control.SocketControl), NBD: f.nbd(), Disks: len(f.disks), PoolFree: 5 << 30,
-		Locked: f.root.Locked, KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Limit: 65536, Keys: 1}, Warnings: []string{"the pool is nearly full"},
+		Locked: f.root.Locked, KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Locked: 131072, Limit: 8388608, Keys: 1}, Warnings: []string{"the pool is nearly full"},
+		Protection: control.Protection{NoNewPrivs: true, Signals: []string{}, Swap: "none", SwapAreas: []string{}, Hibernation: "impossible"},
 	}
-	if len(f.disks) == 0 {
-		s.KeyMemory = control.Memory{Kind: "locked"}
+	if len(f.disks) == 0 { // as bad as it may get
+		s.KeyMemory = control.Memory{Kind: "locked memory", Locked: 65536}
+		s.Protection = control.Protection{Dumpable: true, Core: true, Signals: []string{"SIGURG", "SIGUSR1"}, Swap: "unencrypted",
+			SwapAreas: []string{"/dev/sda2"}, Hibernation: "possible"}
 	}
 	if since := moment0(); s.Locked {
 		s.LockedSince = &since
@@ -154,7 +157,8 @@ func (f *fake) status(r *http.Request) (any, error) {
 		if len(d.Attachments) > 0 {
 			s.Attached++
 			if r.URL.Query().Get(control.QueryKeys) == "true" {
-				s.Keys = append(s.Keys, control.HeldKey{Kind: "dek", ID: d.Layers[0].ID, For: "disk " + d.Name, Since: moment0()})
+				s.Keys = append(s.Keys, control.HeldKey{Kind: "dek", ID: d.Layers[0].ID, For: "disk " + d.Name, Since: moment0()},
+					control.HeldKey{Kind: "derived", For: "one derivation, wrap or unwrap", Since: moment0()})
 			}
 		}
 	}

@@ -3,6 +3,8 @@ package cli
 import (
 	"net/url"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -16,7 +18,12 @@ type ServeOptions struct {
 	Region  string
 	// Listen are more places to serve NBD at than the socket in Run, as URIs.
 	Listen []string
+	// KeyMemory is one of keyMemories.
+	KeyMemory string
 }
+
+// keyMemories are where keys may lie.
+func keyMemories() []string { return []string{"auto", "memfd_secret", "locked"} }
 
 func (a *app) serve() *cobra.Command {
 	var given ServeOptions
@@ -25,7 +32,11 @@ func (a *app) serve() *cobra.Command {
 		Long: `Run the daemon until SIGTERM or SIGINT, which detach every disk in good order. It prints one line,
 "ready nbd+unix:///?socket=PATH", on stdout once it accepts; everything else goes to stderr.
 
-The root key file is made on first use. Without it nothing in the state directory can ever be opened: back it up.`,
+The root key file is made on first use. Without it nothing in the state directory can ever be opened: back it up.
+
+Keys lie in memory of the kind memfd_secret, which not even root can read, or in locked memory where the kernel lacks that. While
+memfd_secret is in use the machine can't hibernate. --key-memory locked lets it; root can read the keys then, and hibernating writes
+them to disk.`,
 		Example: `  nbdcrypt serve
   nbdcrypt serve --state /srv/nbdcrypt --root-key /etc/nbdcrypt/root.key --region north`,
 		Args: wants(),
@@ -43,6 +54,8 @@ The root key file is made on first use. Without it nothing in the state director
 	flags.StringVar(&given.RootKey, "root-key", "", "the root key file (default $NBDCRYPT_ROOT_KEY, /etc/nbdcrypt/root.key or $XDG_CONFIG_HOME/nbdcrypt/root.key)")
 	flags.StringVar(&given.Region, "region", "local", "the region that grants and keys belong to")
 	flags.StringArrayVar(&given.Listen, "listen", nil, "serve NBD at this URI too (may be repeated)")
+	flags.StringVar(&given.KeyMemory, "key-memory", "auto", "where keys lie: auto, memfd_secret or locked")
+	_ = cmd.RegisterFlagCompletionFunc("key-memory", cobra.FixedCompletions(keyMemories(), cobra.ShellCompDirectiveNoFileComp))
 	for _, name := range []string{"state", "pool", "root-key"} {
 		_ = cmd.MarkFlagFilename(name) // the flags exist: it can't fail
 	}
@@ -68,6 +81,9 @@ func (a *app) serveOptions(cmd *cobra.Command, o ServeOptions) (ServeOptions, er
 	}
 	if o.Region == "" {
 		return o, usage(cmd, "--region is empty")
+	}
+	if !slices.Contains(keyMemories(), o.KeyMemory) {
+		return o, usage(cmd, "--key-memory is one of %s, not %q", strings.Join(keyMemories(), ", "), o.KeyMemory)
 	}
 	for _, at := range o.Listen {
 		if uri, err := url.Parse(at); err != nil || uri.Scheme == "" {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,8 +15,8 @@ func (a *app) status() *cobra.Command {
 	var keys bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show the daemon: where it keeps things and what is attached",
-		Long: `Show the daemon's directories and sockets, how many disks it has and how key memory is protected. With --keys also which
-keys are in memory now, never the keys themselves.`,
+		Long: `Show the daemon's directories and sockets, how many disks it has, and what protects keys in memory, as the kernel says at this
+moment. With --keys also which keys are in memory now, never the keys themselves.`,
 		Example: "  nbdcrypt status\n  nbdcrypt status --keys --json",
 		Args:    wants(),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -32,15 +33,6 @@ keys are in memory now, never the keys themselves.`,
 	}
 	cmd.Flags().BoolVar(&keys, "keys", false, "also list the keys that are in memory")
 	return cmd
-}
-
-// memory tells how full key memory is; a limit of 0 is none.
-func memory(m control.Memory) string {
-	text := fmt.Sprintf("%s, %s, %d bytes", m.Kind, count(m.Keys, "key", "keys"), m.Used)
-	if m.Limit > 0 {
-		text += fmt.Sprintf(" of %d", m.Limit)
-	}
-	return text
 }
 
 func lockedWord(s control.Status) string {
@@ -76,6 +68,9 @@ func printStatus(w io.Writer, s control.Status) {
 		fmt.Fprintf(t, "nbd\t%s\n", s.NBD)
 		fmt.Fprintf(t, "disks\t%s\n", disksWord(s))
 		fmt.Fprintf(t, "key memory\t%s\n", memory(s.KeyMemory))
+		fmt.Fprintf(t, "process\t%s\n", processWord(s.Protection))
+		fmt.Fprintf(t, "swap\t%s\n", swapWord(s.Protection))
+		fmt.Fprintf(t, "hibernation\t%s\n", hibernationWord(s.Protection))
 	})
 	switch {
 	case s.Keys == nil:
@@ -86,7 +81,7 @@ func printStatus(w io.Writer, s control.Status) {
 		table(w, func(t io.Writer) {
 			fmt.Fprintln(t, "KIND\tID\tFOR\tSINCE")
 			for _, k := range s.Keys {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", k.Kind, k.ID, k.For, moment(k.Since))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", k.Kind, cmp.Or(k.ID, "-"), k.For, moment(k.Since))
 			}
 		})
 	}

@@ -74,6 +74,8 @@ type Status struct {
 	LockedSince *time.Time `json:"locked_since"`
 	// Closed tells that the root key was not open since the daemon's start: then nothing is known of disks yet.
 	Closed bool `json:"closed"`
+	// Protection is that of the process; KeyMemory is what it adds for keys.
+	Protection Protection `json:"protection"`
 	// Keys is filled where QueryKeys is "true".
 	Keys []HeldKey `json:"keys,omitzero"`
 }
@@ -81,12 +83,30 @@ type Status struct {
 // QueryKeys asks RouteStatus for the keys in memory.
 const QueryKeys = "keys"
 
-// Memory tells how key memory is protected on this kernel, and how much of it is used.
+// Memory tells in what kind of memory keys lie, and how much of it is used: Locked is Used and what is free for more keys, Limit what the
+// daemon may lock, 0 where nothing limits it.
 type Memory struct {
-	Kind  string `json:"kind"`
-	Used  int    `json:"used"`
-	Limit int    `json:"limit"`
-	Keys  int    `json:"keys"`
+	Kind   string `json:"kind"`
+	Used   int    `json:"used"`
+	Locked int    `json:"locked"`
+	Limit  int    `json:"limit"`
+	Keys   int    `json:"keys"`
+}
+
+// Protection tells what protects the daemon's process at this moment, as the kernel says.
+type Protection struct {
+	// Dumpable: processes of the same user may trace it, and the kernel may write its memory to a core dump.
+	Dumpable bool `json:"dumpable"`
+	// Core tells that its limit allows core files.
+	Core       bool `json:"core"`
+	NoNewPrivs bool `json:"no_new_privs"`
+	// Signals would save registers in ordinary memory.
+	Signals []string `json:"signals"`
+	// Swap is "none", "forbidden" (there is some, but not for this process), "encrypted" or "unencrypted".
+	Swap      string   `json:"swap"`
+	SwapAreas []string `json:"swap_areas"`
+	// Hibernation is "possible", "impossible" or "unknown". It writes all memory to disk, keys too unless they lie in memfd_secret.
+	Hibernation string `json:"hibernation"`
 }
 
 // HeldKey is a key that is in memory now: never its bytes.

@@ -32,9 +32,11 @@ import (
 type Options struct {
 	State, Run, Pool, RootKey, Region string
 	// Listen are more NBD sockets, as nbd+unix URIs.
-	Listen  []string
-	Version string
-	Log     *slog.Logger
+	Listen []string
+	// KeyMemory is where keys have to lie: "auto" or empty for the best that there is, "memfd_secret" or "locked".
+	KeyMemory string
+	Version   string
+	Log       *slog.Logger
 	// Ready is called with the NBD socket's URI once the daemon accepts.
 	Ready func(uri string)
 }

@@ -26,7 +26,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := xts.SelfTest(); err != nil {
 		return refusal.New(refusal.Failed, "do not use this build; it would write what nothing can read", "the self-test of the cipher failed: %w", err)
 	}
-	if err := harden(); err != nil {
+	if err := d.protect(); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot, d.openAttests} {

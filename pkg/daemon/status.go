@@ -8,22 +8,28 @@ import (
 	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/secret"
+	"nbdcrypt/pkg/shield"
 )
 
 // status tells how the daemon is. Everybody may ask, but which disks there are is for those who may list them: the keys
 // in memory and the warnings name disks of every project.
 func (d *Daemon) status(c *call) (any, error) {
 	memory := secret.Stats()
+	shielded, err := shield.Look()
+	if err != nil {
+		return nil, err
+	}
 	s := control.Status{Version: d.o.Version, PID: os.Getpid(), Started: d.started, Region: d.o.Region, State: d.o.State,
 		Pool: d.o.Pool, RootKey: d.o.RootKey, Control: filepath.Join(d.o.Run, control.SocketControl), NBD: d.nbdPath(),
 		Warnings: d.allWarnings(), Locked: d.root.Locked(), LockedSince: d.since(), Closed: !d.isOpen.Load(),
-		KeyMemory: control.Memory{Kind: memory.Kind, Used: int(memory.Used), Limit: int(memory.Limit), Keys: memory.Keys}}
+		KeyMemory:  control.Memory{Kind: memory.Kind, Used: int(memory.Used), Locked: int(memory.Locked), Limit: int(memory.Limit), Keys: memory.Keys},
+		Protection: protection(shielded)}
 	if !s.Closed {
 		if err := d.countDisks(c, &s); err != nil {
 			return nil, err
 		}
 	}
-	err := d.rights().Check(c.ctx, c.caller, access.DiskList, c.project)
+	err = d.rights().Check(c.ctx, c.caller, access.DiskList, c.project)
 	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
 		if err != nil {
 			return nil, err
