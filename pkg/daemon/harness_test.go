@@ -23,6 +23,10 @@ func options(t *testing.T) Options {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return optionsIn(dir)
+}
+
+func optionsIn(dir string) Options {
 	return Options{State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), Pool: filepath.Join(dir, "state/pool"),
 		RootKey: filepath.Join(dir, "key/root.key"), Region: "local", Log: slog.New(slog.DiscardHandler)}
 }

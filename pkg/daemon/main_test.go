@@ -12,5 +12,7 @@ func TestMain(m *testing.M) {
 	if child.Main() {
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(templateDir)
+	os.Exit(code)
 }
