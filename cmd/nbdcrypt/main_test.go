@@ -14,11 +14,15 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"nbdcrypt/pkg/child"
 	"nbdcrypt/pkg/control"
 )
 
-// TestMain makes the real main a command of the scripts.
+// TestMain makes the real main a command of the scripts, and this program what passphrases are worked on in.
 func TestMain(m *testing.M) {
+	if child.Main() {
+		return
+	}
 	testscript.Main(m, map[string]func(){"nbdcrypt": main})
 }
 
