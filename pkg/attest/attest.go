@@ -28,7 +28,11 @@ type Report struct {
 	Found      int   // all places
 	Hits       []Hit // the first ones
 	byLayer    map[string]int
+	kept       map[spot]int
 }
+
+// spot is what hits have in common of which no more than a few are told.
+type spot struct{ layer, region string }
 
 // Hit is a trace of a key.
 type Hit struct {
@@ -38,7 +42,7 @@ type Hit struct {
 	Address uintptr
 }
 
-// maxHits is how many places are told of each layer.
+// maxHits is how many places are told of each layer in each region.
 const maxHits = 16
 
 // keyMemory is the region of what is found in memory that no key holds.
@@ -84,9 +88,11 @@ func (s *search) verdict(heap int64) error {
 func (r *Report) note(h Hit) {
 	r.Found++
 	if r.byLayer == nil {
-		r.byLayer = map[string]int{}
+		r.byLayer, r.kept = map[string]int{}, map[spot]int{}
 	}
-	if r.byLayer[h.Layer]++; r.byLayer[h.Layer] <= maxHits {
+	r.byLayer[h.Layer]++
+	at := spot{h.Layer, h.Region}
+	if r.kept[at]++; r.kept[at] <= maxHits {
 		r.Hits = append(r.Hits, h)
 	}
 }

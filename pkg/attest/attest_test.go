@@ -326,12 +326,13 @@ func TestMarkRefuses(t *testing.T) {
 
 func TestHitsAreCappedNotTheCount(t *testing.T) {
 	var r Report
-	for range 100 {
-		r.note(Hit{Layer: "a"})
+	for range 99 {
+		r.note(Hit{Layer: "a", Region: "the Go heap"})
 	}
+	r.note(Hit{Layer: "a", Region: "[stack]"})
 	r.note(Hit{Layer: "b"})
 	a, b := &Marks{layer: "a"}, &Marks{layer: "b"}
-	if of := r.about([]*Marks{a}); of.Found != 100 || len(of.Hits) != maxHits {
+	if of := r.about([]*Marks{a}); of.Found != 100 || len(of.Hits) != maxHits+1 {
 		t.Errorf("a: %+v", of)
 	}
 	if of := r.about([]*Marks{b}); of.Found != 1 || len(of.Hits) != 1 {

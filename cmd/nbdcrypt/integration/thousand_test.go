@@ -103,6 +103,7 @@ func TestThousandDisks(t *testing.T) {
 		_, err := d.api().Detach(ctx, name, false)
 		return err
 	})
+	waitFor(t, "the search for traces of the keys ends", func() bool { return len(d.status().Keys) == len(before.Keys) })
 	after := d.status()
 	if !reflect.DeepEqual(after.Keys, before.Keys) {
 		t.Errorf("these keys are left: %+v", after.Keys)
