@@ -80,20 +80,32 @@ func keyMemory(ctx context.Context, t *tour) error {
 		return err
 	}
 	for _, k := range s.Keys {
-		t.tell.said(fmt.Sprintf("%-4s  %s  %s", k.Kind, k.ID, k.For))
+		t.tell.said(fmt.Sprintf("%-7s  %-36s  %s", k.Kind, k.ID, k.For))
 	}
 	means := map[string]string{
 		"memfd_secret":  "memory that not even the kernel has mapped (memfd_secret), left out of swap and core dumps",
 		"locked memory": "memory that is locked (never in swap) and left out of core dumps; this kernel has no memfd_secret",
 	}[s.KeyMemory.Kind]
-	holds := func(k control.HeldKey) bool { return k.Kind == "dek" }
 	return t.tell.all(
-		check{slices.ContainsFunc(s.Keys, holds), "the disk's key (its DEK) is in the daemon's memory", s.Keys},
+		check{slices.ContainsFunc(s.Keys, isDEK), "the disk's key (its DEK) is in the daemon's memory", s.Keys},
 		check{means != "", "there it lies in " + means, s.KeyMemory.Kind})
 }
 
+func isDEK(k control.HeldKey) bool { return k.Kind == "dek" }
+
 func detach(ctx context.Context, t *tour) error {
-	if err := t.detach(ctx, vault); err != nil {
+	gone, err := ask[control.Detached](ctx, t, "detach", vault, "--attest")
+	if err != nil {
+		return err
+	}
+	if gone.Attest == nil {
+		return fmt.Errorf("the detach of %s says nothing of a search", vault)
+	}
+	err = t.tell.all(
+		check{gone.Disk == vault, vault + " is detached", gone},
+		check{gone.Attest.Bytes > 0 && len(gone.Attest.Hits) == 0,
+			fmt.Sprintf("the daemon has searched its own memory (%s) for the key: no trace of it", mib(gone.Attest.Bytes)), gone.Attest.Hits})
+	if err != nil {
 		return err
 	}
 	c, err := nbdclient.Dial(ctx, t.uri)
@@ -107,8 +119,7 @@ func detach(ctx context.Context, t *tour) error {
 	if err != nil {
 		return err
 	}
-	only := len(s.Keys) == 1 && s.Keys[0].Kind == "root"
-	return t.tell.all(check{only, "no disk's key is in memory any more", s.Keys})
+	return t.tell.all(check{!slices.ContainsFunc(s.Keys, isDEK), "no disk's key is in memory any more", s.Keys})
 }
 
 func disable(ctx context.Context, t *tour) error {
