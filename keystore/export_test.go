@@ -1,6 +1,8 @@
 package keystore
 
 import (
+	"context"
+	"errors"
 	"os"
 	"testing"
 
@@ -52,6 +54,20 @@ func TestMain(m *testing.M) {
 		makeCheap()
 		os.Exit(m.Run())
 	}
+}
+
+// ForgeSlot makes a slot of r's store that holds another key than the store's.
+func (r *Root) ForgeSlot(ctx context.Context, pass, key *secret.Key) error {
+	forger := &Root{Store: r.Store, key: key}
+	s, err := forger.wrapRoot(ctx, "forged", pass)
+	if err != nil {
+		return err
+	}
+	b, err := s.encode()
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.prepareSlots(), os.WriteFile(r.slotPath(s.id), b, 0o600))
 }
 
 // WithErase makes s work on another erase file from now on.

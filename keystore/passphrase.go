@@ -34,21 +34,16 @@ func (r *Root) UnlockPassphrase(ctx context.Context, pass *secret.Key) (SlotInfo
 	if err != nil {
 		return SlotInfo{}, err
 	}
-	key, err := secret.New(keySize, rootPurpose(r.Store))
+	f, key, err := r.tryAll(ctx, found, pass)
 	if err != nil {
 		return SlotInfo{}, fullRefusal(err)
-	}
-	f, err := r.tryAll(ctx, found, pass, key)
-	if err != nil {
-		key.Destroy()
-		return SlotInfo{}, err
 	}
 	return f.info(), r.adopt(key)
 }
 
-// tryAll opens the root key into key by the first slot that takes the passphrase. One that fails for other reasons than
-// the passphrase keeps no other from being tried.
-func (r *Root) tryAll(ctx context.Context, found []foundSlot, pass, key *secret.Key) (foundSlot, error) {
+// tryAll opens the root key by the first slot that takes the passphrase. One that fails for other reasons than the
+// passphrase keeps no other from being tried.
+func (r *Root) tryAll(ctx context.Context, found []foundSlot, pass *secret.Key) (foundSlot, *secret.Key, error) {
 	var failed error
 	tried := 0
 	for _, f := range found {
@@ -59,37 +54,46 @@ func (r *Root) tryAll(ctx context.Context, found []foundSlot, pass, key *secret.
 		if n := pass.Len(); n < MinPassphrase || n > MaxPassphrase {
 			continue // no slot was made with it
 		}
-		err := r.tryPassphrase(ctx, f.slot, pass, key)
+		key, err := r.tryPassphrase(ctx, f.slot, pass, secret.New)
 		switch {
 		case err == nil:
-			return f, nil
+			return f, key, nil
 		case ctx.Err() != nil:
-			return f, err
+			return f, nil, err
 		case !errors.Is(err, errBlob):
 			failed = errors.Join(failed, fmt.Errorf("slot %s: %w", f.id, err))
 		}
 	}
 	if failed != nil {
-		return foundSlot{}, failed
+		return foundSlot{}, nil, failed
 	}
 	if tried == 0 {
-		return foundSlot{}, refusal.New(refusal.Locked, "`nbdcrypt root slot list` shows what could open it", "no slot of this store takes a passphrase")
+		return foundSlot{}, nil, refusal.New(refusal.Locked, "`nbdcrypt root slot list` shows what could open it", "no slot of this store takes a passphrase")
 	}
-	return foundSlot{}, refusal.New(refusal.Locked, "type it as it was set, byte for byte; `nbdcrypt root slot list` shows the slots",
+	return foundSlot{}, nil, refusal.New(refusal.Locked, "type it as it was set, byte for byte; `nbdcrypt root slot list` shows the slots",
 		"the passphrase opens no slot")
 }
 
-// tryPassphrase opens a slot into key; errBlob where the passphrase is another.
-func (r *Root) tryPassphrase(ctx context.Context, s slot, pass, key *secret.Key) error {
+// tryPassphrase opens a slot into a key that memory gives; errBlob where the passphrase is another.
+func (r *Root) tryPassphrase(ctx context.Context, s slot, pass *secret.Key,
+	memory func(int, secret.Purpose) (*secret.Key, error)) (*secret.Key, error) {
 	wrapping, err := child.Argon2(ctx, pass, s.cost, s.salt)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer wrapping.Destroy()
-	if err := openBlob(key.Bytes(), material{key: wrapping.Bytes()}, s.identity(), s.wrapped); err != nil {
-		return err
+	key, err := memory(keySize, rootPurpose(r.Store))
+	if err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
 	}
-	return r.checkRoot(key)
+	if err = openBlob(key.Bytes(), material{key: wrapping.Bytes()}, s.identity(), s.wrapped); err == nil {
+		err = r.checkRoot(key)
+	}
+	if err != nil {
+		key.Destroy()
+		return nil, err
+	}
+	return key, nil
 }
 
 // checkRoot holds a key that a slot gave against the store's header.
@@ -198,14 +202,11 @@ func (r *Root) proveSlot(ctx context.Context, path string, pass *secret.Key) err
 	if err != nil {
 		return fmt.Errorf("keystore: a new slot does not read back: %w", err)
 	}
-	key, err := secret.Work(keySize, rootPurpose(r.Store))
+	key, err := r.tryPassphrase(ctx, s, pass, secret.Work)
 	if err != nil {
-		return fmt.Errorf("keystore: %w", err)
-	}
-	defer key.Destroy()
-	if err := r.tryPassphrase(ctx, s, pass, key); err != nil {
 		return fmt.Errorf("keystore: a new slot does not open: %w", err)
 	}
+	key.Destroy()
 	return nil
 }
 

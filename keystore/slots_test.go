@@ -266,3 +266,22 @@ func TestSlotsAtTheSameTime(t *testing.T) {
 		t.Errorf("there are in memory %v, %d bytes not wiped", secret.List(), secret.Unwiped())
 	}
 }
+
+// A slot that opens to a key which is not the store's is told from a wrong passphrase, and keeps no other from opening.
+func TestRuleA4_ForgedSlotIsRefused(t *testing.T) {
+	l := newLab(t)
+	must(t, l.root.ForgeSlot(l.ctx(), passphrase(t, horse), randomKey(t)))
+	must(t, l.root.Lock())
+	_, err := l.root.UnlockPassphrase(l.ctx(), passphrase(t, horse))
+	wantWords(t, wantCode(t, err, refusal.Damaged), "not this store's root key")
+	if id := l.root.Store.String(); !l.root.Locked() || held("root", id) != 0 {
+		t.Errorf("there are in memory %v", secret.List())
+	}
+	must(t, l.root.UnlockFile())
+	l.addSlot("mine", horse)
+	must(t, l.root.Lock())
+	opened, err := l.root.UnlockPassphrase(l.ctx(), passphrase(t, horse))
+	if err != nil || opened.Name != "mine" {
+		t.Errorf("opened by %+v, %v", opened, err)
+	}
+}

@@ -86,7 +86,11 @@ func ask(ctx context.Context, head []byte, pass, key *secret.Key) error {
 	_, errHead := in.Write(head)
 	_, errPass := in.Write(pass.Bytes())
 	errIn := errors.Join(errHead, errPass, in.Close())
-	err = readAnswer(out, key.Bytes())
+	if err = readAnswer(out, key.Bytes()); err == nil {
+		_ = cmd.Process.Kill() // it has nothing left to do, and holds memory and secrets until it is gone
+		_ = cmd.Wait()
+		return nil
+	}
 	ended := cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
