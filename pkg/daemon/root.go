@@ -49,6 +49,7 @@ func (d *Daemon) unlock(c *call, by func(context.Context) (slot string, err erro
 		return nil, err
 	}
 	d.setLocked(time.Time{})
+	d.tellManager()
 	d.o.Log.Info("the root key is unlocked", "slot", slot, "by", c.caller.User)
 	return d.rootState(true, slot), nil
 }
@@ -81,16 +82,23 @@ func (d *Daemon) rootLock(c *call) (any, error) {
 		return nil, err
 	}
 	d.setLocked(time.Now().UTC().Truncate(time.Second))
+	d.tellManager()
 	d.o.Log.Info("the root key is locked", "by", c.caller.User)
 	return d.rootState(true, ""), nil
 }
 
-// setLocked notes since when the root key is locked, for `status` and the service manager; zero where it is open.
+// setLocked notes since when the root key is locked, for `status`; zero where it is open.
 func (d *Daemon) setLocked(since time.Time) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.lockedSince = since
-	d.mu.Unlock()
-	_, _ = daemon.SdNotify(false, "STATUS="+d.statusLine()) // there may be no service manager
+}
+
+// tellManager tells the service manager whether the root key is locked.
+func (d *Daemon) tellManager() {
+	if _, err := daemon.SdNotify(false, "STATUS="+d.statusLine()); err != nil {
+		d.o.Log.Warn("the service manager could not be told", "err", err)
+	}
 }
 
 // statusLine is what the service manager shows.
