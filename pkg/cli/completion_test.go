@@ -33,6 +33,7 @@ func TestCompletesNames(t *testing.T) {
 		{"attach |", "d1 d2"}, {"detach d|", "d1 d2"}, {"disk show |", "d1 d2"}, {"disk show d1 |", ""}, {"check |", "d1 d2"},
 		{"key show |", "evs/default k1"}, {"key show k1 |", ""}, {"key create |", ""}, {"disk create x --key |", "evs/default k1"},
 		{"disk create x --sector-size |", "512 4096"}, {"completion |", "bash zsh fish powershell"},
+		{"root slot remove |", "key-file"}, {"root slot remove key-file |", ""}, {"root slot add |", "passphrase"},
 		{"disk |", "create delete escrow extend list show"}, {"--project shop attach |", "d1 d2"},
 	} {
 		line := strings.TrimSuffix(c.line, "|")
