@@ -79,6 +79,7 @@ func TestGolden(t *testing.T) {
 func play(t *testing.T, session string) string {
 	f := serveFake(t)
 	f.check.Disks, f.check.Keys, f.check.Blocks = 2, 2, 4096
+	f.attest.Bytes, f.attest.Regions = 108056576, 22
 	var b strings.Builder
 	for _, line := range strings.Split(session, "\n") {
 		command, is := strings.CutPrefix(line, "$ nbdcrypt ")
@@ -144,7 +145,7 @@ func daemonCommands() []string {
 	return []string{
 		"status", "status --keys", "check", "check d", "grant create", "grant list", "grant revoke", "key create k", "key list",
 		"key show k", "key enable k", "key disable k", "disk create d --size 1M", "disk list", "disk show d", "disk extend d --size 1G",
-		"disk delete d", "disk delete d --yes", "disk escrow d", "disk escrow d --yes", "attach d", "detach d", "detach d --yes",
+		"disk delete d", "disk delete d --yes", "disk escrow d", "disk escrow d --yes", "attach d", "detach d", "detach d --yes", "detach d --attest",
 		"root unlock", "root unlock --passphrase-file testdata/passphrase", "root lock", "root slot list",
 		"root slot add passphrase --passphrase-file testdata/passphrase", "root slot remove s", "root slot remove s --yes",
 	}
@@ -197,6 +198,53 @@ func TestRuleA23_DetachAsks(t *testing.T) {
 	}
 	if got := try(t, f.run, "y\n", "detach", "d"); got.code != 0 || got.out != "d is detached; 1 client was disconnected\n" {
 		t.Errorf("yes: %+v", got)
+	}
+}
+
+// TestRuleA13_DetachAttests: it prints what was searched; what was found is an error that names the places.
+func TestRuleA13_DetachAttests(t *testing.T) {
+	f := serveFake(t)
+	f.attest = control.Attest{Bytes: 108056576, Regions: 22, Seconds: 0.1}
+	detach := func(disk string, flags ...string) answer {
+		if got := try(t, f.run, "", "attach", disk); got.code != 0 {
+			t.Fatalf("%+v", got)
+		}
+		return try(t, f.run, "", append([]string{"detach", disk, "--attest"}, flags...)...)
+	}
+	for _, line := range []string{"grant create", "disk create d --size 1M --encrypted", "disk create p --size 1M"} {
+		if got := try(t, f.run, "", strings.Fields(line)...); got.code != 0 {
+			t.Fatalf("%s: %+v", line, got)
+		}
+	}
+	detached := "d is detached; 1 client was disconnected\n"
+	if got := detach("d"); got != (answer{0, detached + "searched 108056576 bytes in 22 regions: no trace of the key\n", ""}) {
+		t.Errorf("nothing found: %+v", got)
+	}
+	if got := detach("p"); got.code != 0 || !strings.HasSuffix(got.out, "there was no key of it in memory to search for\n") {
+		t.Errorf("a plain disk: %+v", got)
+	}
+	f.attest.Unreadable, f.attest.Found = 4096, 3
+	f.attest.Hits = []control.AttestHit{
+		{What: "round key 0 of the tweak key", Layer: "l", Region: "the Go heap", Address: "0xc000123450"},
+		{What: "round key 1 of the tweak key", Layer: "l", Region: "the Go heap", Address: "0xc000123460"},
+		{What: "bytes that are not zero: 1", Region: "key memory, free"},
+	}
+	got := detach("d")
+	for _, part := range []string{
+		"found: round key 1 of the tweak key\n  where: the Go heap 0xc000123460\n  layer: l\n", "found: bytes that are not zero: 1\n  where: key memory, free\n",
+		"22 regions: 3 traces\n", "4096 bytes could not be read",
+	} {
+		if !strings.Contains(got.out, part) {
+			t.Errorf("%q does not say %q", got.out, part)
+		}
+	}
+	if got.code != 1 || !strings.Contains(got.err, "3 traces, in the Go heap, key memory, free\n") || !strings.Contains(got.err, "restart the daemon") {
+		t.Errorf("found: %+v", got)
+	}
+	got = detach("d", "--json")
+	var gone control.Detached
+	if err := json.Unmarshal([]byte(got.out), &gone); err != nil || got.code != 1 || len(gone.Attest.Hits) != 3 || !strings.HasPrefix(got.err, `{"error":{"code":1,`) {
+		t.Errorf("JSON: %+v, %v", got, err)
 	}
 }
 

@@ -35,6 +35,8 @@ type fake struct {
 	given      []string
 	// check is what RouteCheck finds.
 	check control.CheckReport
+	// attest is what the search after a detach finds.
+	attest control.Attest
 	// refuse makes every call fail.
 	refuse error
 }
@@ -81,7 +83,7 @@ func (f *fake) mux() *http.ServeMux {
 				control.WriteError(w, err)
 				return
 			}
-			if _, isJob := v.(control.Job); isJob && route == control.RouteCheck {
+			if _, isJob := v.(control.Job); isJob && (route == control.RouteCheck || route == control.RouteDetach) {
 				control.WriteJSON(w, http.StatusAccepted, v)
 				return
 			}
@@ -338,5 +340,12 @@ func (f *fake) detach(r *http.Request) (any, error) {
 		return nil, refusal.New(refusal.Confirm, "", "disk %s could not be attached again: key %s is %s", d.Name, d.Key.Alias, d.Key.State)
 	}
 	d.Status, d.Attachments = "available", nil
-	return control.Detached{Disk: d.Name, Clients: 1}, nil
+	gone := control.Detached{Disk: d.Name, Clients: 1}
+	if d.Key == nil || r.URL.Query().Get(control.QueryAttest) != "true" {
+		return gone, nil
+	}
+	found := f.attest
+	gone.Attest = &found
+	return f.jobs.Await(control.Job{Verb: "attest", Resource: d.Name, Unit: "bytes"},
+		func(context.Context, func(done, total int64)) (any, error) { return gone, nil })
 }
