@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -508,6 +510,48 @@ func TestClientsThatKeepTheirPassphrase(t *testing.T) {
 	}
 	if holds("passphrase") {
 		t.Error("it is in memory still")
+	}
+}
+
+// What a client sends that is no passphrase is refused before anything is tried, leaves nothing in key memory, and is in the log
+// (rule B16).
+func TestHostilePassphraseClients(t *testing.T) {
+	o := options(t)
+	run(t, o)
+	if _, err := client(o).RootLock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ call, then, says string }{
+		"sends early": {passphraseCall + "\x00\x00\x00\x08too soon", "", "before they were asked for"},
+		"empty":       {passphraseCall, "\x00\x00\x00\x00", "0 bytes"},
+		"too long":    {passphraseCall, "\x00\x00\x04\x01", "1025 bytes"},
+		"huge":        {passphraseCall, "\xff\xff\xff\xff", "4294967295 bytes"},
+		"hangs up":    {passphraseCall, "\x00\x00\x00\x08half", "did not arrive whole"},
+		"no upgrade":  {strings.Replace(passphraseCall, "Upgrade:", "Other:", 1), "", "needs the header"},
+	} {
+		conn := hold(t, o, c.call)
+		if c.then != "" {
+			if head, err := conn.Read(make([]byte, 200)); err != nil || head == 0 { // it is asked now
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, c.then); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = conn.(*net.UnixConn).CloseWrite()
+		if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), c.says) {
+			t.Errorf("%s: %v: %s", name, err, answer)
+		}
+	}
+	if holds("passphrase") || holds("root") {
+		t.Error("keys are in memory")
+	}
+	text, err := os.ReadFile(filepath.Join(o.State, keystore.AuditFile))
+	if n := bytes.Count(text, []byte(`"verb":"root unlock"`)); err != nil || n != 6 {
+		t.Errorf("%d records, %v", n, err)
+	}
+	if _, err := client(o).RootUnlock(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
