@@ -17,7 +17,8 @@ const maxTries = 3
 
 // whileLocked is what the root key is needed for, and what not.
 const whileLocked = `While it is locked, disks that are attached go on and can be detached; lists, plain disks, deleting, disabling and enabling keys
-work. What wraps or unwraps a key exits 10: attaching or creating an encrypted disk, creating a key (a project's first grant too), escrow, check, adding a slot.`
+work. What wraps or unwraps a key exits 10: attaching or creating an encrypted disk, creating a key, a project's first grant, escrow,
+check, adding and removing a slot.`
 
 func (a *app) rootKey() *cobra.Command {
 	return group("root", "Open and lock the root key, and the ways to open it",
@@ -25,6 +26,7 @@ func (a *app) rootKey() *cobra.Command {
 "root unlock", until "root lock". Slots are the ways to open it: the root key file, and passphrases.
 
 `+whileLocked+`
+
 A daemon that starts without the root key file, but with another slot, knows nothing of its disks until it is unlocked.`,
 		"  nbdcrypt root slot add passphrase\n  nbdcrypt root lock\n  nbdcrypt root unlock",
 		a.rootUnlock(), a.rootLock(), a.rootSlot())

@@ -32,7 +32,8 @@ func (a *app) serve() *cobra.Command {
 		Long: `Run the daemon until SIGTERM or SIGINT, which detach every disk in good order. It prints one line,
 "ready nbd+unix:///?socket=PATH", on stdout once it accepts; everything else goes to stderr.
 
-The root key file is made on first use. Without it nothing in the state directory can ever be opened: back it up.
+The root key file is made on first use. Without it, and without a passphrase slot ("root slot add passphrase"), nothing in
+the state directory can ever be opened: back it up. With such a slot the daemon starts locked where the file is missing.
 
 Keys lie in memory of the kind memfd_secret, which not even root can read, or in locked memory where the kernel lacks that. While
 memfd_secret is in use the machine can't hibernate. --key-memory locked lets it; root can read the keys then, and hibernating writes
