@@ -10,9 +10,9 @@
 package secret
 
 import (
-	"crypto/rand"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -61,10 +61,14 @@ func Work(n int, why Purpose) (*Key, error) { return process.key(n, why, true) }
 func RandomWork(n int, why Purpose) (*Key, error) { return random(Work(n, why)) }
 
 func random(k *Key, err error) (*Key, error) {
-	if err == nil {
-		rand.Read(k.Bytes()) // never fails: it ends the process instead
+	if err != nil {
+		return nil, err
 	}
-	return k, err
+	if err := draw(k.Bytes()); err != nil {
+		k.Destroy()
+		return nil, fmt.Errorf("secret: the system's random numbers: %w", err)
+	}
+	return k, nil
 }
 
 // Bytes lends the memory itself, not a copy. The slice is good until Destroy, after which Bytes panics: an empty slice would
