@@ -1,10 +1,12 @@
 package keystore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -45,8 +47,12 @@ func TestRuleA4_LockedRootKeyOpensNothing(t *testing.T) {
 	if !l.root.Locked() || held("root", id) != 0 || held("catalog", id) != 1 || held("cmk", "") != 0 {
 		t.Errorf("locked, there are in memory %v", secret.List())
 	}
+	erase := readFile(t, filepath.Join(l.dir, keystore.EraseFile))
 	for what, do := range lockedRefuses(l, slot) {
 		wantLocked(t, what, do(l.ctx()))
+	}
+	if !bytes.Equal(readFile(t, filepath.Join(l.dir, keystore.EraseFile)), erase) {
+		t.Error("an erase slot was spent on what was refused")
 	}
 	for what, do := range lockedWorks(l) {
 		if err := do(l.ctx()); err != nil {
@@ -120,7 +126,7 @@ func TestRuleA4_LockedFromTheStartReadsNoCatalog(t *testing.T) {
 	if !root.Locked() || held("catalog", root.Store.String()) != 0 {
 		t.Errorf("locked, there are in memory %v", secret.List())
 	}
-	_, err := catalog.Open(l.dir+"/"+keystore.CatalogDir, catalog.Options{Check: keystore.CheckSealed(root)})
+	_, err := catalog.Open(filepath.Join(l.dir, keystore.CatalogDir), catalog.Options{Check: keystore.CheckSealed(root)})
 	wantLocked(t, "opening the catalog", err)
 	empty := keystore.Seal(catalog.Memory(), root)
 	wantLocked(t, "writing", empty.Update(t.Context(), "r", func(txn catalog.Txn) error { return txn.Put("a", nil) }))
@@ -183,4 +189,45 @@ func TestLockWhileKeysAreUsed(t *testing.T) {
 		must(t, l.root.UnlockFile())
 	}
 	all.Wait()
+}
+
+// locking locks the root key whenever records under its prefix are read.
+type locking struct {
+	catalog.Store
+	l      *lab
+	prefix string
+}
+
+func (s *locking) View(ctx context.Context, fn func(catalog.Reader) error) error {
+	return s.Store.View(ctx, func(r catalog.Reader) error { return fn(lockingReader{r, s}) })
+}
+
+type lockingReader struct {
+	catalog.Reader
+	*locking
+}
+
+func (r lockingReader) Scan(prefix, after string, limit int) ([]catalog.Pair, error) {
+	if prefix == r.prefix {
+		must(r.l.t, r.l.root.Lock())
+	}
+	return r.Reader.Scan(prefix, after, limit)
+}
+
+// A check during which the root key is locked says that, and calls nothing damaged.
+func TestLockDuringACheck(t *testing.T) {
+	l := newLab(t)
+	l.grant("default")
+	l.dek("default", "", disk1, "l1")
+	var s *locking
+	l.wrap = func(below catalog.Store) catalog.Store {
+		s = &locking{below, l, ""}
+		return s
+	}
+	l.reopen()
+	for _, s.prefix = range []string{"key/", "dek/"} {
+		_, err := l.Verify(l.ctx(), func(p keystore.Problem) { t.Errorf("locked at %s, it finds %+v", s.prefix, p) })
+		wantLocked(t, s.prefix, err)
+		must(t, l.root.UnlockFile())
+	}
 }

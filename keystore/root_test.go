@@ -168,7 +168,7 @@ func TestFirstStartGoesOnWhereItStopped(t *testing.T) {
 	root.Close()
 	// With anything else there the key was in use.
 	must(t, os.Rename(l.keyFile, l.keyFile+".away"))
-	for _, name := range []string{keystore.EraseFile, keystore.CatalogDir, keystore.AuditFile} {
+	for _, name := range []string{keystore.EraseFile, keystore.CatalogDir, keystore.AuditFile, keystore.SlotsDir} {
 		writeFile(t, filepath.Join(l.dir, name), nil)
 		wantCode(t, l.tryRoot(), refusal.Locked)
 		must(t, os.Remove(filepath.Join(l.dir, name)))

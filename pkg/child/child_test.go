@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/sys/unix"
 
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
@@ -83,6 +85,30 @@ func TestOutsideTheLimits(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// What only the process itself can tell, in one of its own.
+func TestHiddenProcess(t *testing.T) {
+	const inside = "CHILD_TEST_INSIDE"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestHiddenProcess$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("was hidden")) {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || before != 1 {
+		t.Fatalf("before, PR_GET_DUMPABLE gives %d, %v", before, err)
+	}
+	if err := hide(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || after != 0 {
+		t.Errorf("PR_GET_DUMPABLE gives %d, %v", after, err)
+	}
+	t.Log("was hidden")
 }
 
 // long is an argon2 that runs for seconds.
