@@ -11,25 +11,35 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nbdcrypt/pkg/control"
 )
+
+// passphrase opens the root key.
+var passphrase = []byte("nine elephants argue quietly over cold soup")
 
 // TestRuleA12_TheLifeOfKeys looks for keys in everything that can be read of the daemon, from the first attach to its end.
 func TestRuleA12_TheLifeOfKeys(t *testing.T) {
 	t.Parallel()
 	h := startHunt(t)
+	h.do("key", "create", "mine")
+	h.create("refused", "4M", "--key=mine")
+	broken := h.create("broken", "4M", "--encrypted")
+	h.create("unrecorded", "4M", "--encrypted")
 	detach := h.load()
 	h.memory("10 disks under load")
 	h.core("10 disks under load", false)
 	h.core("10 disks under load", true)
 	h.collect()
 	h.memory("10 disks under load, garbage collected")
+	h.lockAndUnlock()
 	detach()
 	h.memory("detached")
 	h.core("detached", true)
 
 	h.refusedAttach()
 	h.memory("after an attach that was refused")
-	h.brokenAttach()
+	h.brokenAttach(broken)
 	h.memory("after an attach that found a layer broken")
 	h.unrecordedAttach()
 	h.memory("after an attach that could not be recorded")
@@ -37,23 +47,45 @@ func TestRuleA12_TheLifeOfKeys(t *testing.T) {
 	h.memory("after an escrow")
 	h.collect()
 	h.memory("at the end, garbage collected")
-	h.core("at the end, garbage collected", false)
+	h.core("at the end, garbage collected", true)
+	h.makesNoCores()
 	h.end()
+}
+
+// makesNoCores reads the limit on core files from outside.
+func (h *hunt) makesNoCores() {
+	h.t.Helper()
+	limits := string(readFile(h.t, fmt.Sprintf("/proc/%d/limits", h.pid())))
+	_, core, _ := strings.Cut(limits, "Max core file size")
+	if fields := strings.Fields(core); len(fields) < 2 || fields[0] != "0" || fields[1] != "0" {
+		h.t.Errorf("the daemon may dump core: %s", limits)
+	}
+}
+
+// lockAndUnlock has the root key go and come back, under the load: the second time it is a passphrase that opens it.
+func (h *hunt) lockAndUnlock() {
+	h.t.Helper()
+	file := h.dir + "/passphrase"
+	writeFile(h.t, file, passphrase)
+	h.do("root", "slot", "add", "passphrase", "--passphrase-file", file)
+	h.memory("after a passphrase was added")
+	h.do("root", "lock")
+	h.refused(10, "disk", "escrow", busyDisk(0), "--yes")
+	h.memory("locked")
+	h.do("root", "unlock", "--passphrase-file", file)
+	h.memory("after a passphrase unlocked")
 }
 
 // refusedAttach asks for a disk whose key is disabled.
 func (h *hunt) refusedAttach() {
 	h.t.Helper()
-	h.do("key", "create", "mine")
-	h.create("refused", "4M", "--key=mine")
 	h.do("key", "disable", "mine")
 	h.refused(4, "attach", "refused")
 }
 
 // brokenAttach asks for a disk that lacks its data: its key is unwrapped by then.
-func (h *hunt) brokenAttach() {
+func (h *hunt) brokenAttach(disk control.Disk) {
 	h.t.Helper()
-	disk := h.create("broken", "4M", "--encrypted")
 	check(h.t, os.RemoveAll(filepath.Dir(disk.Layers[0].Segments[0])))
 	before := len(h.keys())
 	h.refused(8, "attach", "broken")
@@ -74,7 +106,6 @@ func (h *hunt) released(since int) {
 // unrecordedAttach asks for a disk while the audit log can't be written. Its key is unwrapped and its layers are open by then.
 func (h *hunt) unrecordedAttach() {
 	h.t.Helper()
-	h.create("unrecorded", "4M", "--encrypted")
 	failing := h.failWrites(h.state + "/audit.log")
 	before := len(h.keys())
 	if e := h.refused(1, "attach", "unrecorded"); !strings.Contains(e.Message, "audit") {
@@ -138,4 +169,23 @@ func TestRuleA13_EveryCipher(t *testing.T) {
 			h.end()
 		})
 	}
+}
+
+// TestRuleA12_LockedMemory is for kernels without memfd_secret, and for those who choose so: root can read the keys that are in use,
+// but a core has none, and after the detach nothing is left of a disk's key.
+func TestRuleA12_LockedMemory(t *testing.T) {
+	t.Parallel()
+	h := &hunt{daemon: keytestDaemon(t)}
+	h.flags = []string{"--key-memory=locked"}
+	h.begin()
+	if kind := h.status().KeyMemory.Kind; kind != "locked memory" {
+		t.Fatalf("keys lie in %s", kind)
+	}
+	detach := h.load()
+	h.keep("under load", shot{snapshot: memory(t, h.pid()), readable: true})
+	h.core("under load", false)
+	detach()
+	h.keep("detached", shot{snapshot: memory(t, h.pid(), h.aeskeyfind("detached")), only: len(h.keys())})
+	h.core("detached", false)
+	h.end()
 }

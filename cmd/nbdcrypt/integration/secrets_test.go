@@ -4,76 +4,15 @@ package integration
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"os"
 	"strings"
 	"testing"
 
+	"nbdcrypt/cmd/nbdcrypt/integration/keyscan"
 	"nbdcrypt/pkg/control"
 )
-
-// forms are the ways in which a secret could stand in a file: every 16 bytes of it raw, in hex, and in base64 at each of the three
-// places that a byte can have in a group.
-func forms(secret []byte) (all [][]byte) {
-	for i := 0; i+16 <= len(secret); i += 16 {
-		piece := secret[i : i+16]
-		digits := hex.EncodeToString(piece)
-		all = append(all, piece, []byte(digits), []byte(strings.ToUpper(digits)))
-		for shift := range 3 {
-			// The first and the last groups also hold bits of the neighbours; those between are the piece's own.
-			padded := append(make([]byte, shift), piece...)
-			whole := len(padded) / 3 * 4
-			for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
-				all = append(all, []byte(encoding.EncodeToString(padded)[min(shift, 1)*4:whole]))
-			}
-		}
-	}
-	return all
-}
-
-// foundIn returns the files below dirs that hold any form of the secret.
-func foundIn(t *testing.T, secret []byte, dirs ...string) (found []string) {
-	t.Helper()
-	wanted := forms(secret)
-	for _, path := range files(t, dirs...) {
-		if b, err := os.ReadFile(path); err == nil && containsAny(b, wanted) {
-			found = append(found, path)
-		}
-	}
-	return found
-}
-
-func containsAny(b []byte, wanted [][]byte) bool {
-	for _, w := range wanted {
-		if bytes.Contains(b, w) {
-			return true
-		}
-	}
-	return false
-}
-
-// TestScannerFinds is the control of the tests below: what is planted is found, in every form and at every place.
-func TestScannerFinds(t *testing.T) {
-	secret := noise("secret", 32)
-	for shift := range 7 {
-		around := append(noise("before", shift), append(bytes.Clone(secret), noise("after", 50)...)...)
-		for what, text := range map[string]string{
-			"raw": string(around), "hex": hex.EncodeToString(around), "HEX": strings.ToUpper(hex.EncodeToString(around)),
-			"base64": base64.StdEncoding.EncodeToString(around), "base64url": base64.RawURLEncoding.EncodeToString(around),
-		} {
-			dir := t.TempDir()
-			writeFile(t, dir+"/file", []byte("key: "+text))
-			if len(foundIn(t, secret, dir)) != 1 {
-				t.Errorf("%s at %d is not found", what, shift)
-			}
-			if len(foundIn(t, noise("another", 32), dir)) != 0 {
-				t.Errorf("%s at %d: what is not there is found", what, shift)
-			}
-		}
-	}
-}
 
 // rootKey reads the bytes of the root key from its file.
 func (d *daemon) rootKey() []byte {
@@ -108,15 +47,18 @@ func TestRuleA5_NoKeyInAnyFile(t *testing.T) {
 	d.do("key", "create", "mine")
 	d.create("one", "8M", "--encrypted")
 	d.create("two", "8M", "--key=mine")
-	secrets := map[string][]byte{"root key": d.rootKey(), "DEK of one": d.dek("one"), "DEK of two": d.dek("two")}
-	if len(foundIn(t, secrets["root key"], d.dir+"/key")) != 1 {
+	scanner := keyscan.New()
+	for what, secret := range map[string][]byte{"root key": d.rootKey(), "DEK of one": d.dek("one"), "DEK of two": d.dek("two")} {
+		scanner.Key(what, secret)
+	}
+	if len(scanner.Scan(readFile(t, d.root))) == 0 {
 		t.Error("control: the root key is not found in its own file")
 	}
 	nowhere := func(when string) {
 		t.Helper()
-		for what, secret := range secrets {
-			if found := foundIn(t, secret, d.state, d.pool, d.run, d.log); len(found) != 0 {
-				t.Errorf("%s: the %s is in %q", when, what, found)
+		for _, path := range files(t, d.state, d.pool, d.run, d.log) {
+			for _, hit := range scanner.Scan(readFile(t, path)) {
+				t.Errorf("%s: %s: %v", when, path, hit)
 			}
 		}
 	}
@@ -130,16 +72,43 @@ func TestRuleA5_NoKeyInAnyFile(t *testing.T) {
 	nowhere("started again")
 	d.kill()
 	nowhere("killed")
-
 	if info, err := os.Stat(d.root); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the root key file has mode %v, err %v", info.Mode(), err)
 	}
-	// Rule A4: without the root key nothing opens.
+}
+
+// TestRuleA4_NothingOpensWithoutTheRootKey, and everything does with it.
+func TestRuleA4_NothingOpensWithoutTheRootKey(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	d.create("one", "8M", "--encrypted")
+	c := dial(t, d.attach("one"))
+	write(t, c, noise("one", 1<<20), 12345)
+	d.stop()
 	check(t, os.Rename(d.root, d.root+".away"))
 	d.refusesToStart(10)
 	check(t, os.Rename(d.root+".away", d.root))
 	d.start()
 	expect(t, dial(t, d.attach("one")), noise("one", 1<<20), 12345)
+}
+
+// TestRuleA4_NoKeyUnderTheRootInAnyFile looks for everything that ever was in key memory, running, killed and stopped.
+func TestRuleA4_NoKeyUnderTheRootInAnyFile(t *testing.T) {
+	t.Parallel()
+	h := startHunt(t)
+	h.do("key", "create", "mine")
+	h.create("one", "8M", "--encrypted")
+	h.create("two", "8M", "--key=mine")
+	for range 3 {
+		for _, name := range []string{"one", "two"} {
+			write(t, dial(t, h.attach(name)), noise(name, 1<<20), 12345)
+		}
+		h.searchFiles("running", h.scanner(h.keys()))
+		h.kill()
+		h.searchFiles("killed", h.scanner(h.keys()))
+		h.start()
+	}
+	h.end()
 }
 
 // TestRuleA12_AuditNamesTheKey: attach leaves a record of which key was unwrapped, for whom.

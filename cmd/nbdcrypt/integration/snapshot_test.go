@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
@@ -36,6 +37,8 @@ type part struct {
 
 const pageSize = 4096
 
+var zeros [pageSize]byte
+
 // mapping is a line of /proc/PID/maps.
 type mapping struct {
 	from, to   uint64
@@ -62,7 +65,7 @@ func mappings(t *testing.T, pid int) (list []mapping) {
 // add appends a run of bytes.
 func (s *snapshot) add(page []byte, addr uint64, place string) {
 	s.read += int64(len(page))
-	if len(bytes.Trim(page, "\x00")) == 0 {
+	if bytes.Equal(page, zeros[:len(page)]) {
 		return
 	}
 	last := len(s.parts) - 1
@@ -215,7 +218,7 @@ func nameOf(mapped []mapping, addr uint64) string {
 }
 
 func (s *snapshot) readSegment(p *elf.Prog, place string) error {
-	segment := p.Open()
+	segment := bufio.NewReaderSize(p.Open(), 1<<20)
 	page := make([]byte, pageSize)
 	for addr := p.Vaddr; ; addr += pageSize {
 		n, err := io.ReadFull(segment, page)

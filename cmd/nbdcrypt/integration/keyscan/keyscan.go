@@ -56,8 +56,11 @@ func (s *Scanner) Public(value []byte) {
 	s.sieve = nil
 }
 
-// Key adds a key: of AES-256, of XTS-AES-256, which is two of them, or of at least 8 bytes of anything else.
+// Key adds a key: of AES-256, of XTS-AES-256, which is two of them, or of at least 8 bytes of anything else. Zeros are no key.
 func (s *Scanner) Key(name string, key []byte) {
+	if len(bytes.Trim(key, "\x00")) == 0 {
+		return
+	}
 	switch len(key) {
 	case keySize:
 		s.addKey(name, key)

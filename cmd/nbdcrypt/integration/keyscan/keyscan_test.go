@@ -126,7 +126,11 @@ func TestFindsNothing(t *testing.T) {
 	s := New()
 	s.Key("key", key)
 	s.Key("passphrase", []byte("correct horse battery staple"))
+	s.Key("zeros", make([]byte, 64))
 	s.Material("memory", noise(2, 4096))
+	if hits := s.Scan([]byte(strings.Repeat("0", 1000))); len(hits) != 0 {
+		t.Error(hits)
+	}
 	for _, planted := range written(key) {
 		for i := 3; i < len(planted); i += 8 {
 			planted[i] ^= 0x10
