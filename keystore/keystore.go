@@ -1,9 +1,10 @@
-// Package keystore keeps the keys of disks: a root key in a file, customer master keys (CMKs) under it, and under
-// those one data encryption key (DEK) for each layer and holder. Everything that it stores lies sealed in a
-// catalog; docs/keystore-format.md has the bytes.
+// Package keystore keeps the keys of disks: a root key that a file or a passphrase opens, customer master keys (CMKs)
+// under it, and under those one data encryption key (DEK) for each layer and holder. Everything that it stores lies sealed
+// in a catalog; docs/keystore-format.md has the bytes.
 //
-// A plaintext key lives only in memory of pkg/secret. The root key is open as long as the store; a CMK, an erase
-// key or a wrapping key for one wrap or unwrap; a DEK belongs to whoever asked for it. What the package does not
+// A plaintext key lives only in memory of pkg/secret, and every computation on it runs in secret.Do. The root key is open
+// until it is locked; a CMK, an erase key or a wrapping key for one wrap or unwrap; a DEK belongs to whoever asked for it.
+// A passphrase becomes a key in a process of its own, see pkg/child. What the package does not
 // promise: to hide which keys exist (names are in clear), or to notice that a single record was put back to an
 // older state.
 package keystore
