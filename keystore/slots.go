@@ -68,7 +68,12 @@ func (r *Root) Slots() ([]SlotInfo, error) {
 
 func (r *Root) keyFileInfo() SlotInfo {
 	i := SlotInfo{ID: KeyFileSlot, Kind: KeyFileSlot, Name: KeyFileSlot, Detail: r.keyFile, Automatic: true}
-	if st, err := os.Lstat(r.keyFile); err == nil {
+	st, err := os.Lstat(r.keyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		i.Detail += " is missing"
+		return i
+	}
+	if err == nil {
 		i.Created = fileTime(st)
 	}
 	key, err := r.loadFile()

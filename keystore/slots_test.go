@@ -71,6 +71,9 @@ func TestPassphraseOpensTheStore(t *testing.T) {
 	must(t, os.Rename(l.keyFile, l.keyFile+".away"))
 
 	root := l.atStart()
+	if list := slotsOf(t, root); list[0].Detail != l.keyFile+" is missing" || list[0].Present || !list[0].Created.IsZero() {
+		t.Errorf("the key file is %+v", list[0])
+	}
 	if !root.Locked() || root.First || root.Made {
 		t.Fatalf("without its key file the root key is %+v", root)
 	}
