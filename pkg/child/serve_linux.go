@@ -41,7 +41,8 @@ func hide() error {
 // lockAll keeps all of this process out of swap where no limit is in the way: with one, allocating would fail later on.
 func lockAll() {
 	none := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none) == nil {
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none) // not needed with CAP_IPC_LOCK, and allowed with CAP_SYS_RESOURCE
+	if secret.Stats().Limit == 0 {
 		_ = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
 	}
 }
