@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -111,7 +112,7 @@ func (h *hunt) searchFiles(when string, scanner *keyscan.Scanner) {
 // leaksTold is how many leaks of a snapshot are told one by one.
 const leaksTold = 10
 
-// judge fails on any key in a snapshot. Half a round key in a register is told and no failure: the threat model says when there is one.
+// judge fails on any key in a snapshot.
 func (h *hunt) judge(s shot, found []leak) {
 	h.t.Helper()
 	if !bytes.Contains(s.blob, fmt.Appendf(nil, "PLANTED=%x", planted)) {
@@ -125,7 +126,7 @@ func (h *hunt) judge(s shot, found []leak) {
 	}
 	bad := 0
 	for _, l := range found {
-		if l.Half() && l.place == registers {
+		if l.passing() {
 			h.t.Logf("%s: %v: %s", s.name, l.Hit, l.place)
 			continue
 		}
@@ -138,6 +139,13 @@ func (h *hunt) judge(s shot, found []leak) {
 	}
 }
 
+// passing tells of what the threat model says that registers hold for a moment: half of a round key; the whole first one of the tweak
+// key, while sector 0 is begun; on arm64, any that is in use.
+func (l leak) passing() bool {
+	first := strings.HasSuffix(l.Secret, "tweak key") && l.Form == "encryption round key 0"
+	return l.place == registers && (l.Half() || first || runtime.GOARCH == "arm64")
+}
+
 // busyDisks is how many disks are attached while memory is searched.
 const busyDisks = 10
 
@@ -147,16 +155,27 @@ func busyDisk(i int) string { return fmt.Sprint("busy", i) }
 func (h *hunt) load() (detach func()) {
 	h.t.Helper()
 	var clients sync.WaitGroup
-	var rounds atomic.Int64
+	var rounds, ended atomic.Int64
 	for i := range busyDisks {
 		h.create(busyDisk(i), "4M", "--encrypted")
 		c := dial(h.t, h.attach(busyDisk(i)))
-		clients.Go(func() { busy(c, &rounds) })
+		clients.Go(func() {
+			defer ended.Add(1)
+			busy(c, &rounds)
+		})
 	}
-	enough := rounds.Load() + 100
-	waitFor(h.t, "there is no load", func() bool { return rounds.Load() > enough })
+	goesOn := func() {
+		h.t.Helper()
+		enough := rounds.Load() + 100
+		waitFor(h.t, "there is no load", func() bool { return rounds.Load() > enough })
+		if ended.Load() != 0 {
+			h.t.Fatal("the load ended early")
+		}
+	}
+	goesOn()
 	return func() {
 		h.t.Helper()
+		goesOn()
 		for i := range busyDisks {
 			h.do("detach", busyDisk(i))
 		}
@@ -164,7 +183,7 @@ func (h *hunt) load() (detach func()) {
 	}
 }
 
-// busy reads and writes until the connection breaks, beginning with sector 0, whose tweak is made of the key alone.
+// busy reads and writes until the connection breaks.
 func busy(c *nbdclient.Client, rounds *atomic.Int64) {
 	data, back := noise("busy", 1<<16), make([]byte, 1<<16)
 	for at := int64(0); ; at = (at + 1<<16 + 512) % (3 << 20) {

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -219,17 +218,14 @@ func nameOf(mapped []mapping, addr uint64) string {
 
 func (s *snapshot) readSegment(p *elf.Prog, place string) error {
 	segment := bufio.NewReaderSize(p.Open(), 1<<20)
-	page := make([]byte, pageSize)
-	for addr := p.Vaddr; ; addr += pageSize {
-		n, err := io.ReadFull(segment, page)
-		s.add(page[:n], addr, place)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil
+	for done := uint64(0); done < p.Filesz; done += pageSize {
+		page := make([]byte, min(pageSize, p.Filesz-done))
+		if _, err := io.ReadFull(segment, page); err != nil {
+			return fmt.Errorf("the core is cut short: %w", err)
 		}
-		if err != nil {
-			return err
-		}
+		s.add(page, p.Vaddr+done, place)
 	}
+	return nil
 }
 
 // leak is a piece of a key that was found where it must not be.
