@@ -12,6 +12,7 @@ import (
 	"os"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -139,10 +140,15 @@ func (s *snapshot) readMapping(t *testing.T, mem io.ReaderAt, m mapping) {
 	}
 }
 
+// oneCore: a core of the daemon has a gigabyte of zeros for what Go has reserved, and more than one may not fit.
+var oneCore sync.Mutex
+
 // core has gdb write a core of a process, and hands the file to each f before it is read and removed. all makes gdb pass over
 // what a process asks to be left out of dumps.
 func core(t *testing.T, pid int, all bool, f ...func(path string)) *snapshot {
 	t.Helper()
+	oneCore.Lock()
+	defer oneCore.Unlock()
 	s := &snapshot{name: "core"}
 	args := []string{"-o", t.TempDir() + "/core", fmt.Sprint(pid)}
 	if all {
