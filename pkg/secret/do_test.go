@@ -4,6 +4,7 @@ package secret
 
 import (
 	"bytes"
+	"runtime"
 	"testing"
 	"unsafe"
 )
@@ -37,4 +38,67 @@ func TestDoLeavesNothingOnTheStack(t *testing.T) {
 	if left(at) {
 		t.Error("Do left what its function had on the stack")
 	}
+}
+
+// TestDoStaysInPlace: the collector moves stacks that are larger than they need be, and leaves the old one as it is. The control shows
+// that it moves one.
+func TestDoStaysInPlace(t *testing.T) {
+	moved := func(do func(func())) bool {
+		var before, after uintptr
+		do(func() {
+			leave(&before)
+			runtime.GC()
+			leave(&after)
+		})
+		return before != after
+	}
+	if !moved(func(f func()) { scrub(); f() }) {
+		t.Error("control: the collector moves nothing")
+	}
+	for depth := range 12 {
+		after := make(chan bool)
+		go func() { deep(depth); after <- moved(Do) }()
+		if <-after {
+			t.Errorf("a stack was moved while Do ran, called on one that was %d KiB deep before", 16*depth)
+		}
+	}
+}
+
+// deep makes the stack large enough for 16 KiB times n.
+func deep(n int) byte {
+	if n == 0 {
+		return 0
+	}
+	var below [16 << 10]byte
+	below[n] = deep(n - 1)
+	return below[n] + below[n+1]
+}
+
+// TestDoCleansAfterPanics: a panic passes through and leaves nothing either.
+func TestDoCleansAfterPanics(t *testing.T) {
+	var at uintptr
+	var got any
+	func() {
+		defer func() { got = recover() }()
+		Do(func() {
+			leave(&at)
+			panic("as planned")
+		})
+	}()
+	if got != "as planned" {
+		t.Errorf("it panics with %v", got)
+	}
+	if left(at) {
+		t.Error("a panic left what was on the stack")
+	}
+}
+
+// TestDoIsEnded: who waits for a goroutine that ends itself does not wait for ever.
+func TestDoIsEnded(t *testing.T) {
+	defer func() {
+		if err := recover(); err != errEnded {
+			t.Errorf("it panics with %v", err)
+		}
+	}()
+	Do(runtime.Goexit)
 }
