@@ -3,6 +3,7 @@ package keystore
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -112,10 +113,22 @@ func (r *Root) Lock() error {
 // key, it stays locked.
 func (r *Root) openAtStart() error {
 	err := r.UnlockFile()
-	if err == nil || exists(r.keyFile) && refusal.CodeOf(err) != refusal.Damaged || r.otherWay(KeyFileSlot) != nil {
+	if err == nil || exists(r.keyFile) && refusal.CodeOf(err) != refusal.Damaged {
 		return err
 	}
-	return nil
+	bad, errSlots := r.wholeSlot(KeyFileSlot)
+	if errSlots != nil {
+		bad = []string{errSlots.Error()}
+	}
+	switch {
+	case bad == nil:
+		return nil
+	case len(bad) == 0:
+		return err
+	}
+	// No command lists the slots while no daemon runs, so this is where to say why they don't help.
+	refused := refusal.From(err)
+	return refusal.New(refused.Code, refused.Hint, "%w; %s", err, strings.Join(bad, "; "))
 }
 
 // UnlockFile opens the root key by the key file.

@@ -136,6 +136,10 @@ func (r *Root) mayAdd(name string) error {
 	if !nameRule.MatchString(name) {
 		return refusal.New(refusal.Usage, "use 1 to 64 letters, digits, '.', '_' or '-'", "%.300q can't be a slot's name", name)
 	}
+	// A slot is named by its id or its name, and removing one must not mean another.
+	if name == KeyFileSlot || isUUID(strings.ToLower(name)) {
+		return refusal.New(refusal.Usage, "choose another name", "%s is the name of a slot already, or looks like a slot's id", name)
+	}
 	found, err := r.findSlots()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -93,11 +94,11 @@ func (r *Root) slotPath(id uuid.UUID) string { return filepath.Join(r.slotsDir()
 // findSlots reads every slot's file, the oldest first.
 func (r *Root) findSlots() (found []foundSlot, err error) {
 	entries, err := os.ReadDir(r.slotsDir())
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !exists(r.slotsDir()) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, refusal.New(refusal.Failed, "see that the daemon's user may read it", "the slots can't be listed: %w", err)
+		return nil, refusal.New(refusal.Failed, "see that it is a folder, and that the daemon's user may read it", "the slots can't be listed: %w", err)
 	}
 	for _, e := range entries {
 		if isUUID(e.Name()) {
@@ -147,26 +148,46 @@ func readSlotFile(path string) (slot, error) {
 
 func fileTime(st fs.FileInfo) time.Time { return st.ModTime().UTC().Truncate(time.Second) }
 
+// Reopens refuses where no slot could open the root key again once it is closed: what is in memory is all there is of it.
+func (r *Root) Reopens() error { return r.otherWay("") }
+
 // otherWay refuses where no slot but the one named could open the root key.
 func (r *Root) otherWay(except string) error {
-	var why error
+	var why []string
+	hint := "run `nbdcrypt root slot add passphrase` first"
 	if except != KeyFileSlot {
 		key, err := r.loadFile()
 		if err == nil {
 			key.Destroy()
 			return nil
 		}
-		why = err
+		why = append(why, err.Error())
+		hint += ", or put the root key file back at " + r.keyFile
 	}
-	found, err := r.findSlots()
-	if err != nil {
+	bad, err := r.wholeSlot(except)
+	if err != nil || bad == nil {
 		return err
 	}
+	why = append(why, bad...)
+	if len(why) == 0 {
+		why = append(why, "there is no other slot")
+	}
+	return refusal.New(refusal.Busy, hint, "nothing else could open the root key again: %s", strings.Join(why, "; "))
+}
+
+// wholeSlot looks for a slot's file, but for the one named, that is whole; bad is nil where there is one, else says of each
+// what is wrong with it.
+func (r *Root) wholeSlot(except string) (bad []string, err error) {
+	found, err := r.findSlots()
+	bad = []string{}
 	for _, f := range found {
-		if f.bad == nil && f.id.String() != except {
-			return nil
+		switch {
+		case f.id.String() == except:
+		case f.bad == nil:
+			return nil, nil
+		default:
+			bad = append(bad, fmt.Sprintf("slot %s opens nothing: %v", f.id, f.bad))
 		}
 	}
-	return refusal.New(refusal.Busy, "run `nbdcrypt root slot add passphrase` first, or put the root key file back at "+r.keyFile,
-		"nothing else could open the root key again: %w", cmp.Or(why, errors.New("there is no other slot")))
+	return bad, err
 }

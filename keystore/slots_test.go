@@ -220,7 +220,8 @@ func TestPassphrasesAndNamesThatAreNotTaken(t *testing.T) {
 		_, err := l.root.AddPassphrase(l.ctx(), "laptop", sized(t, pass))
 		wantCode(t, err, refusal.Usage)
 	}
-	for _, name := range []string{"", "a b", "ä", strings.Repeat("x", 65), "a\n"} {
+	// The last ones would be taken for another slot's id, also by who wants to remove it.
+	for _, name := range []string{"", "a b", "ä", strings.Repeat("x", 65), "a\n", keystore.KeyFileSlot, uuid.NewString(), strings.ToUpper(uuid.NewString())} {
 		_, err := l.root.AddPassphrase(l.ctx(), name, passphrase(t, horse))
 		wantCode(t, err, refusal.Usage)
 	}
@@ -286,5 +287,48 @@ func TestRuleA4_ForgedSlotIsRefused(t *testing.T) {
 	opened, err := l.root.UnlockPassphrase(l.ctx(), passphrase(t, horse))
 	if err != nil || opened.Name != "mine" {
 		t.Errorf("opened by %+v, %v", opened, err)
+	}
+}
+
+// A start that nothing opens says of each slot why it does not help: no daemon runs that could be asked for the list.
+func TestStartSaysWhySlotsDontOpen(t *testing.T) {
+	for what, c := range map[string]struct {
+		spoil func(t *testing.T, l *lab, slot string)
+		words string
+	}{
+		"damaged": {func(t *testing.T, l *lab, slot string) { writeFile(t, slot, spoilAt(200)(readFile(t, slot))) }, "its sum does not fit"},
+		"of another store": {func(t *testing.T, l *lab, slot string) {
+			other := newLab(t)
+			theirs := other.addSlot("laptop", office)
+			writeFile(t, slot, readFile(t, other.slotFile(theirs)))
+		}, "it is the file of slot"},
+		"no folder": {func(t *testing.T, l *lab, slot string) {
+			must(t, os.RemoveAll(filepath.Dir(slot)))
+			writeFile(t, filepath.Dir(slot), nil)
+		}, "the slots can't be listed"},
+		"a link to nowhere": {func(t *testing.T, l *lab, slot string) {
+			must(t, os.RemoveAll(filepath.Dir(slot)))
+			must(t, os.Symlink("nowhere", filepath.Dir(slot)))
+		}, "the slots can't be listed"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := newLab(t)
+			slot := l.addSlot("laptop", horse)
+			c.spoil(t, l, l.slotFile(slot))
+			if err := l.root.Reopens(); err != nil {
+				t.Errorf("with its key file: %v", err)
+			}
+			err := l.root.RemoveSlot(l.ctx(), keystore.KeyFileSlot)
+			if err == nil || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("the key file is removed: %v", err)
+			}
+			must(t, os.Rename(l.keyFile, l.keyFile+".away"))
+			if err := l.root.Reopens(); err == nil || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("without its key file it reopens: %v", err)
+			}
+			l.close()
+			refused := wantCode(t, l.tryRoot(), refusal.Locked)
+			wantWords(t, refused, l.keyFile+" is missing", c.words, "put the root key file")
+		})
 	}
 }
