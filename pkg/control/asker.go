@@ -87,8 +87,10 @@ func readFull(raw syscall.RawConn, memory []byte) error {
 		})
 		switch {
 		case failed == syscall.EINTR:
-		case err != nil || failed != nil:
-			return errors.Join(err, failed)
+		case err != nil:
+			return err // failed only says then that nothing was there yet
+		case failed != nil:
+			return failed
 		case n == 0:
 			return io.ErrUnexpectedEOF
 		default:

@@ -30,7 +30,7 @@ const (
 // CheckPassphrase refuses what can't be a passphrase.
 func CheckPassphrase(length int) error {
 	if length < 1 || length > MaxPassphrase {
-		return refusal.New(refusal.Usage, "use 1 to 1024 bytes", "a passphrase can't have %d bytes", length)
+		return refusal.New(refusal.Usage, "a passphrase has 8 to 1024 bytes", "a passphrase can't have %d bytes", length)
 	}
 	return nil
 }
