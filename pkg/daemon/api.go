@@ -34,6 +34,8 @@ type call struct {
 	started bool
 	// recorded tells that the audit has this call already: a key was released in it.
 	recorded bool
+	// slot is what opened the root key in it.
+	slot string
 	// asker asks for the passphrase that follows the call, where its route says that one does.
 	asker *control.Asker
 }
@@ -227,6 +229,9 @@ func (c *call) resource() string {
 			return cut(v)
 		}
 	}
+	if c.slot != "" {
+		return c.slot
+	}
 	return cut(c.http.URL.Query().Get(control.QueryName))
 }
 
@@ -242,7 +247,7 @@ func cut(s string) string {
 // key is released any more, but a person can still detach and delete.
 func (d *Daemon) record(c *call, verb, resource string, err error) {
 	rec := recordOf(c, verb, resource, err)
-	if d.kept.keep(rec) {
+	if d.kept.keep(rec, d.stranger(c)) {
 		return
 	}
 	if e := d.write(c.ctx, rec); e != nil {

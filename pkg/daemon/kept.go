@@ -9,29 +9,41 @@ import (
 	"nbdcrypt/pkg/audit"
 )
 
-// maxKept is how many records are kept for a log that is not open yet.
-const maxKept = 100
+// maxKept is how many records are kept for a log that is not open yet, and maxKeptStrangers how many of them are of users who
+// may ask nothing then: they must not keep what others do out of the log.
+const (
+	maxKept          = 100
+	maxKeptStrangers = 50
+)
 
 // kept are the records of what was asked of the root key before it was open: the log can only be proven, and so only be
 // written, together with the catalog, which lies under that key.
 type kept struct {
-	mu      sync.Mutex
-	records []audit.Record
-	dropped int
-	ended   bool
+	mu        sync.Mutex
+	records   []audit.Record
+	strangers int
+	dropped   int
+	ended     bool
 }
 
 // keep takes a record; false tells that the log is open.
-func (k *kept) keep(rec audit.Record) bool {
+func (k *kept) keep(rec audit.Record, stranger bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.ended:
 		return false
-	case len(k.records) == maxKept:
+	case len(k.records) == maxKept, stranger && k.strangers == maxKeptStrangers:
 		k.dropped++
 	default:
-		rec.Message = fmt.Sprintf("at %s, before the log was open: %s", time.Now().UTC().Format(time.RFC3339), rec.Message)
+		if stranger {
+			k.strangers++
+		}
+		when := fmt.Sprintf("at %s, before the log was open", time.Now().UTC().Format(time.RFC3339))
+		if rec.Message != "" {
+			when += ": " + rec.Message
+		}
+		rec.Message = when
 		k.records = append(k.records, rec)
 	}
 	return true

@@ -82,7 +82,21 @@ func (d *Daemon) openRoot(context.Context) (err error) {
 	if d.root.Made {
 		d.warn("a root key was made in " + d.o.RootKey + ": without it nothing here can ever be opened; copy it to a safe place now")
 	}
+	if d.root.Locked() {
+		return d.explainLocked()
+	}
 	return nil
+}
+
+// explainLocked warns where the root key file is there and opens nothing: one that is away may be meant to be.
+func (d *Daemon) explainLocked() error {
+	slots, err := d.root.Slots()
+	for _, s := range slots {
+		if s.ID == keystore.KeyFileSlot && !s.Created.IsZero() {
+			d.warn("the slot key-file could not be used at the start: " + s.Detail + "; put the root key file back from its backup")
+		}
+	}
+	return err
 }
 
 // openCatalog opens the log and the catalog and holds each against the other.

@@ -48,6 +48,7 @@ func (d *Daemon) unlock(c *call, by func(context.Context) (slot string, err erro
 	if err != nil {
 		return nil, err
 	}
+	c.slot = slot
 	d.setLocked(time.Time{})
 	d.tellManager()
 	d.o.Log.Info("the root key is unlocked", "slot", slot, "by", c.caller.User)
@@ -168,6 +169,9 @@ func (d *Daemon) slotAdd(c *call) (any, error) {
 }
 
 func (d *Daemon) slotRemove(c *call) (any, error) {
+	if d.root.Locked() {
+		return nil, refusal.New(refusal.Locked, "run `nbdcrypt root unlock`, then remove the slot", "a slot can't be removed: the root key is locked")
+	}
 	slot, err := d.slot(c.http.PathValue("slot"))
 	if err != nil {
 		return nil, err

@@ -195,6 +195,88 @@ func TestKeptRecordsAreBounded(t *testing.T) {
 	}
 }
 
+// Those who may ask nothing while the store is closed don't keep out of the log what the others did.
+func TestStrangersDontFillTheKeptRecords(t *testing.T) {
+	d, restore := startLocked(t)
+	for range maxKept + 7 {
+		d.call(t, control.RouteRootUnlock, nbd.Peer{UID: 65534}, "")
+	}
+	d.call(t, control.RouteRootUnlock, nbd.Peer{}, "")
+	restore()
+	d.call(t, control.RouteRootUnlock, nbd.Peer{}, "")
+	list := d.records(t)
+	last := list[len(list)-3:]
+	if last[0].UID != 0 || last[0].Code != int(refusal.Locked) || last[1].Verb != "daemon.locked" || !strings.HasPrefix(last[1].Message, "57 further calls") {
+		t.Errorf("the log ends with %+v", last)
+	}
+}
+
+// The log names the slot that opened the root key.
+func TestRuleB16_TheLogNamesTheSlot(t *testing.T) {
+	o, _ := lockedStore(t)
+	run(t, o)
+	state, err := client(o).RootPassphrase(t.Context(), []byte(rightPassphrase))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := (&Daemon{o: o}).records(t)
+	if last := list[len(list)-1]; last.Verb != "root unlock" || last.Resource != state.Slot.ID {
+		t.Errorf("the log ends with %+v, the slot is %s", last, state.Slot.ID)
+	}
+}
+
+// A root key file that is there and opens nothing is told, one that is away is not: it may be meant to be.
+func TestStartWithADamagedKeyFile(t *testing.T) {
+	d, _ := startLocked(t)
+	if w := strings.Join(d.allWarnings(), "\n"); strings.Contains(w, "key-file") {
+		t.Errorf("without a key file it warns %q", w)
+	}
+	o, _ := lockedStore(t)
+	if err := os.WriteFile(o.RootKey, []byte("nbdcrypt-root-key 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d = newDaemon(o)
+	t.Cleanup(d.close)
+	if err := d.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if w := strings.Join(d.allWarnings(), "\n"); !strings.Contains(w, o.RootKey+" is damaged") || !strings.Contains(w, "from its backup") {
+		t.Errorf("with a damaged key file it warns %q", w)
+	}
+}
+
+// Where the root key is in memory alone, the status says so: who stops the daemon then loses everything.
+func TestStatusWarnsOfTheLastRootKey(t *testing.T) {
+	d := start(t)
+	warns := func(peer nbd.Peer) bool {
+		_, body := d.call(t, control.RouteStatus, peer, "")
+		return strings.Contains(body, "do not stop the daemon") && strings.Contains(body, "slot add passphrase")
+	}
+	if warns(nbd.Peer{}) {
+		t.Error("it warns though the key file is there")
+	}
+	if err := os.Rename(d.o.RootKey, d.o.RootKey+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if !warns(nbd.Peer{}) || warns(nbd.Peer{UID: 65534}) {
+		t.Error("it does not warn who may see it, or others too")
+	}
+}
+
+// A slot is not removed while the root key is locked, and nobody is asked for a yes before.
+func TestSlotRemoveWhileLocked(t *testing.T) {
+	d, restore := startLocked(t)
+	restore()
+	for _, route := range []string{control.RouteRootUnlock, control.RouteRootLock} {
+		if status, body := d.call(t, route, nbd.Peer{}, ""); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	if _, body := d.call(t, strings.Replace(control.RouteSlotRemove, "{slot}", "alice", 1), nbd.Peer{}, ""); codeIn(body) != refusal.Locked {
+		t.Error(body)
+	}
+}
+
 // Unlocks that come together open the store once: one of them did it, and all are answered.
 func TestUnlocksTogether(t *testing.T) {
 	d, restore := startLocked(t)

@@ -7,6 +7,7 @@ import (
 
 	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
 	"nbdcrypt/pkg/shield"
 )
@@ -30,6 +31,9 @@ func (d *Daemon) status(c *call) (any, error) {
 		}
 	}
 	err = d.rights().Check(c.ctx, c.caller, access.DiskList, c.project)
+	if err == nil {
+		s.Warnings = append(s.Warnings, d.lastKey()...)
+	}
 	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
 		if err != nil {
 			return nil, err
@@ -61,6 +65,18 @@ func (d *Daemon) since() *time.Time {
 	}
 	since := d.lockedSince
 	return &since
+}
+
+// lastKey warns where the open root key could not be opened again: with this daemon the store would end.
+func (d *Daemon) lastKey() []string {
+	if d.root.Locked() {
+		return nil
+	}
+	refused := refusal.From(d.root.Reopens())
+	if refused == nil {
+		return nil
+	}
+	return []string{"do not stop the daemon: " + refused.Message + "; " + refused.Hint}
 }
 
 func (d *Daemon) allWarnings() []string {
