@@ -24,6 +24,10 @@ func passphraseFlag(cmd *cobra.Command, file *string) {
 	_ = cmd.MarkFlagFilename("passphrase-file") // the flag exists: it can't fail
 }
 
+// fromFile tells whether a file was named for the passphrase: an empty name, as an unset variable makes one, is a mistake and
+// not another way to unlock.
+func fromFile(cmd *cobra.Command) bool { return cmd.Flags().Changed("passphrase-file") }
+
 // passphraseFrom reads a passphrase from a file. Whoever gets it wipes it.
 func (a *app) passphraseFrom(cmd *cobra.Command, name string) ([]byte, error) {
 	if err := a.hide(); err != nil {

@@ -78,7 +78,7 @@ passphrase is hard to guess for who gets a copy of the state directory: take one
 
 // newPassphrase reads a passphrase from a file, or asks for it twice: what nobody saw may be mistyped.
 func (a *app) newPassphrase(cmd *cobra.Command, file string) ([]byte, error) {
-	if file != "" {
+	if fromFile(cmd) {
 		return a.passphraseFrom(cmd, file)
 	}
 	first, err := a.ask(cmd, "New passphrase")

@@ -63,6 +63,17 @@ func TestUnlockWithoutATerminal(t *testing.T) {
 	}
 }
 
+// TestEmptyPassphraseFile: a variable that is not set names no file, and what it should have named is not done another way.
+func TestEmptyPassphraseFile(t *testing.T) {
+	for _, line := range []string{"root unlock", "root slot add passphrase"} {
+		f := serveFake(t)
+		got := try(t, f.run, "typed one\ntyped one\n", append(strings.Fields(line), "--passphrase-file", "")...)
+		if got.code != 2 || f.given != nil || !strings.Contains(got.err, "--passphrase-file") {
+			t.Errorf("%s: %+v, given %q", line, got, f.given)
+		}
+	}
+}
+
 // TestPassphraseFiles: what is in a file counts byte for byte, but for one newline at its end.
 func TestPassphraseFiles(t *testing.T) {
 	long := strings.Repeat("x", control.MaxPassphrase)

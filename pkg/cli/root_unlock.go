@@ -61,7 +61,7 @@ in any case, --passphrase-file reads one. A wrong passphrase exits 10; the next 
 
 func (a *app) unlock(cmd *cobra.Command, ask bool, file string) (control.RootState, error) {
 	switch {
-	case file != "":
+	case fromFile(cmd):
 		return a.unlockBy(cmd, func() ([]byte, error) { return a.passphraseFrom(cmd, file) })
 	case ask:
 		return a.unlockAsking(cmd)
