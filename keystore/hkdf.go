@@ -131,7 +131,7 @@ func (h *hkdfState) sum(out []byte) {
 	clear(h.block[h.filled:])
 	binary.BigEndian.PutUint64(h.block[shaBlock-8:], length)
 	h.compress()
-	for i, w := range h.state {
+	for i, w := range &h.state { // not over h.state, which would copy the hash to the stack, as a whole
 		binary.BigEndian.PutUint32(out[4*i:], w)
 	}
 }
@@ -156,9 +156,8 @@ func (h *hkdfState) compress() {
 		t2 := s0 + (a&b ^ a&c ^ b&c)
 		a, b, c, d, e, f, g, i = t1+t2, a, b, c, d+t1, e, f, g
 	}
-	for n, v := range [8]uint32{a, b, c, d, e, f, g, i} {
-		s[n] += v
-	}
+	s[0], s[1], s[2], s[3] = s[0]+a, s[1]+b, s[2]+c, s[3]+d
+	s[4], s[5], s[6], s[7] = s[4]+e, s[5]+f, s[6]+g, s[7]+i
 }
 
 // shaK are the constants of FIPS 180-4, 4.2.2.
