@@ -44,12 +44,13 @@ func (s *Schedule) expandGeneric(key *[KeySize]byte) {
 	s.repeat()
 }
 
-// invertGeneric has all round keys but the first and the last go through InvMixColumns.
+// invertGeneric has all round keys but the first and the last go through InvMixColumns. Round keys are copied word by word, here and
+// below: assigned as a whole, they would pass through the stack.
 func (s *Schedule) invertGeneric(enc *Schedule) {
-	s[0][0], s[rounds][0] = enc[rounds][0], enc[0][0]
-	for r := 1; r < rounds; r++ {
-		for c, w := range enc[rounds-r][0] {
-			s[r][0][c] = invMixColumn(w)
+	for c := range 4 {
+		s[0][0][c], s[rounds][0][c] = enc[rounds][0][c], enc[0][0][c]
+		for r := 1; r < rounds; r++ {
+			s[r][0][c] = invMixColumn(enc[rounds-r][0][c])
 		}
 	}
 	s.repeat()
@@ -58,7 +59,10 @@ func (s *Schedule) invertGeneric(enc *Schedule) {
 // repeat makes the other three copies of each round key.
 func (s *Schedule) repeat() {
 	for r := range s {
-		s[r][1], s[r][2], s[r][3] = s[r][0], s[r][0], s[r][0]
+		for c := range 4 {
+			w := s[r][0][c]
+			s[r][1][c], s[r][2][c], s[r][3][c] = w, w, w
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func (g *GCM) check(nonce []byte, sealed, text int) error {
 
 // tag is T = GHASH(A, C, lengths) xor E(J0) (SP 800-38D, 7.1), where J0 is the counter on 1.
 func (g *GCM) tag(dst, nonce, ciphertext, aad []byte) {
-	h := load(g.keys.h[:])
+	h := &g.keys.h
 	y := element{}.hash(h, aad).hash(h, ciphertext)
 	y.add(element{uint64(len(aad)) * 8, uint64(len(ciphertext)) * 8}).mul(h).store(dst)
 	g.keys.enc.counterMode(dst[:Overhead], dst[:Overhead], counter(nonce, 1))

@@ -17,9 +17,12 @@ func (a element) store(block []byte) {
 
 func (a element) add(b element) element { return element{a.hi ^ b.hi, a.lo ^ b.lo} }
 
-// mul multiplies by Horner's rule from the highest power of a down, modulo 1 + x + x² + x⁷ + x¹²⁸. It takes the same steps whatever
-// the bits are.
-func (a element) mul(b element) (z element) {
+// mul multiplies by the element in a block, by Horner's rule from the highest power of a down, modulo 1 + x + x² + x⁷ + x¹²⁸. It takes
+// the same steps whatever the bits are. The block is GHASH's key: callers that held it as an element would have it on their stack.
+//
+//go:noinline
+func (a element) mul(block *[BlockSize]byte) (z element) {
+	b := load(block[:])
 	for _, w := range [2]uint64{a.lo, a.hi} {
 		for range 64 {
 			carry, bit := -(z.lo & 1), -(w & 1)
@@ -31,7 +34,7 @@ func (a element) mul(b element) (z element) {
 }
 
 // hash goes on with GHASH (SP 800-38D, 6.4) under the key h from y, over data filled up with zeros to whole blocks.
-func (y element) hash(h element, data []byte) element {
+func (y element) hash(h *[BlockSize]byte, data []byte) element {
 	for len(data) >= BlockSize {
 		y = y.add(load(data)).mul(h)
 		data = data[BlockSize:]
