@@ -42,6 +42,9 @@ key store. dm-crypt opens them as aes-xts-plain64. Asks first, unless --yes is g
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			if err := a.hide(); err != nil {
+				return err
+			}
 			e, err := confirmed(a, cmd, yes, func(ctx context.Context, c *control.Client, yes bool) (control.Escrow, error) {
 				return c.DiskEscrow(ctx, args[0], yes)
 			})

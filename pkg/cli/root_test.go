@@ -117,11 +117,11 @@ func TestSlotAddAsksTwice(t *testing.T) {
 	}
 }
 
-// TestHideComesFirst: nothing is read while others could look into the process.
+// TestHideComesFirst: nothing is read, and no key asked for, while others could look into the process.
 func TestHideComesFirst(t *testing.T) {
 	f := lockedFake(serveFake(t), "right one")
 	for _, line := range []string{"root unlock", "root unlock --passphrase-file testdata/passphrase", "root unlock --passphrase-file -",
-		"root slot add passphrase"} {
+		"root slot add passphrase", "disk escrow none --yes"} {
 		in, read := strings.NewReader("right one\n"), false
 		a := &app{hooks: Hooks{Env: env(f.run)}, isTerminal: func(any) bool { return true }, hide: func() error { return fmt.Errorf("no prctl") },
 			typed: func(context.Context, io.Reader) ([]byte, error) { read = true; return nil, nil }}
