@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
@@ -83,36 +81,4 @@ func (a *app) ask(cmd *cobra.Command, prompt string) ([]byte, error) {
 		return nil, err
 	}
 	return passphrase, nil
-}
-
-// typed reads what is typed, unseen, but no longer than ctx lives: then the terminal is left as it was found.
-func typed(ctx context.Context, in io.Reader) ([]byte, error) {
-	file, is := in.(*os.File)
-	if !is {
-		return nil, errors.New("reading the passphrase: stdin is no file")
-	}
-	fd := int(file.Fd())
-	before, err := term.GetState(fd)
-	if err != nil {
-		return nil, fmt.Errorf("reading the passphrase: %w", err)
-	}
-	type read struct {
-		passphrase []byte
-		err        error
-	}
-	got := make(chan read, 1)
-	go func() {
-		passphrase, err := term.ReadPassword(fd)
-		got <- read{passphrase, err}
-	}()
-	select {
-	case <-ctx.Done():
-		_ = term.Restore(fd, before)
-		return nil, refusal.New(refusal.Failed, "", "interrupted: nothing was done")
-	case r := <-got:
-		if r.err != nil && !errors.Is(r.err, io.EOF) {
-			return r.passphrase, fmt.Errorf("reading the passphrase: %w", r.err)
-		}
-		return r.passphrase, nil
-	}
 }

@@ -105,6 +105,12 @@ func TestUnlockOnATerminal(t *testing.T) {
 	if code := p.exit(); code != 0 || len(get[[]control.Slot](d, "root", "slot", "list")) != 3 {
 		t.Errorf("slot add: %d %s", code, p.screen())
 	}
+	p = onTerminal(t, d.command("root", "slot", "add", "passphrase", "--name", "carol"))
+	p.answer("New passphrase: ", 1, "\x04") // which ends the input
+	if code := p.exit(); code != 1 || !p.echoes() {
+		t.Errorf("without a passphrase: %d, echo %v, %s", code, p.echoes(), p.screen())
+	}
+	p.shows("nothing was done")
 	d.stop()
 	for _, path := range files(t, d.dir) {
 		text, err := os.ReadFile(path)
