@@ -115,6 +115,9 @@ func (s *Service) List(ctx context.Context, project string) ([]Disk, error) {
 	disks := make([]Disk, 0, len(records))
 	for _, r := range records {
 		d, err := s.describe(ctx, r, nil)
+		if refusal.CodeOf(err) == refusal.NotFound {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -140,6 +143,12 @@ func (s *Service) describe(ctx context.Context, r diskRecord, err error) (Disk, 
 		d.Key = s.keyOf(ctx, r)
 	}
 	layers, err := s.stack(ctx, r)
+	if errors.Is(err, catalog.ErrNotFound) {
+		// Most likely the disk was deleted meanwhile.
+		if _, gone := s.lookUp(ctx, r.Project, r.ID.String()); gone != nil {
+			return Disk{}, gone
+		}
+	}
 	if err != nil {
 		return Disk{}, explain(r.Name, err)
 	}

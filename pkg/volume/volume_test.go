@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -693,5 +694,34 @@ func TestDetachWithoutRoom(t *testing.T) {
 	must(t, err)
 	if string(got) != "last words" || len(warnings) != 0 {
 		t.Errorf("read %q, warnings %v", got, warnings)
+	}
+}
+
+// A list that meets a disk on its way out leaves it out.
+func TestListWhileDisksAreDeleted(t *testing.T) {
+	r := newRig(t)
+	for i := range 60 {
+		s := secretDisk
+		s.Name = fmt.Sprint("vault", i)
+		r.create(s)
+	}
+	deleted := make(chan error, 1)
+	go func() {
+		var errs []error
+		for i := range 60 {
+			errs = append(errs, r.Delete(t.Context(), fmt.Sprint("d", i), "default", fmt.Sprint("vault", i)))
+		}
+		deleted <- errors.Join(errs...)
+	}()
+	for {
+		if _, err := r.List(t.Context(), "default"); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-deleted:
+			must(t, err)
+			return
+		default:
+		}
 	}
 }
