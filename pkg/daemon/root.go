@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +34,7 @@ func (d *Daemon) rootPassphrase(c *call) (any, error) {
 	return state, err
 }
 
-// unlock opens the root key by a slot, and after a start without it the rest of the daemon. One that fails leaves all as it was.
+// unlock opens the root key by a slot, and after a start without it the rest of the daemon. One that fails leaves no key that was not there before.
 func (d *Daemon) unlock(c *call, by func(context.Context) (slot string, err error)) (any, error) {
 	d.opening.Lock()
 	defer d.opening.Unlock()
@@ -66,7 +65,8 @@ func (d *Daemon) openAll(ctx context.Context, by func(context.Context) (string, 
 	}
 	if !d.isOpen.Load() {
 		if err := d.openRest(ctx); err != nil {
-			return "", errors.Join(err, d.root.Lock())
+			d.root.Close()
+			return "", err
 		}
 	}
 	return slot, nil
