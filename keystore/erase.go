@@ -214,9 +214,9 @@ func (e *eraseFile) write(pair int64, cmk uuid.UUID, key *secret.Key) error {
 	defer buf.Destroy()
 	b := buf.Bytes()
 	secret.Do(func() {
-		copy(b[slotKeyAt:], key.Bytes())
+		move(b[slotKeyAt:], key.Bytes())
 		fillSlot(b[:slotSize], e.store, pair, cmk)
-		copy(b[slotSize:], b[:slotSize])
+		move(b[slotSize:], b[:slotSize])
 	})
 	if _, err := e.f.WriteAt(b, pair*pairSize); err != nil {
 		return err
@@ -254,7 +254,7 @@ func (e *eraseFile) read(pair int64, cmk uuid.UUID) (*secret.Key, error) {
 func (e *eraseFile) pick(dst, slots []byte, pair int64, cmk uuid.UUID) bool {
 	for _, slot := range [][]byte{slots[:slotSize], slots[slotSize:]} {
 		if owner, err := parseSlot(slot, e.store, pair); err == nil && owner == cmk {
-			copy(dst, slot[slotKeyAt:slotKeyEnd])
+			move(dst, slot[slotKeyAt:slotKeyEnd])
 			return true
 		}
 	}

@@ -59,7 +59,7 @@ func (h *hkdfState) derive(dst []byte, m material, info identity) error {
 		prk = h.prk[:]
 	}
 	h.mac(h.okm[:], prk, info, []byte{1})
-	copy(dst, h.okm[:])
+	move(dst, h.okm[:])
 	return nil
 }
 
@@ -110,13 +110,22 @@ func (h *hkdfState) begin() {
 func (h *hkdfState) write(p []byte) {
 	h.length += uint64(len(p))
 	for len(p) > 0 {
-		n := copy(h.block[h.filled:], p)
+		n := move(h.block[h.filled:], p)
 		p = p[n:]
 		if h.filled += n; h.filled == shaBlock {
 			h.compress()
 			h.filled = 0
 		}
 	}
+}
+
+// move is copy for what is secret: byte by byte. Copy takes vector registers, where keys would lie until something else does.
+func move(dst, src []byte) int {
+	n := min(len(dst), len(src))
+	for i := range n {
+		dst[i] = src[i]
+	}
+	return n
 }
 
 // sum ends a hash with its padding (5.1.1).
