@@ -40,6 +40,7 @@ purego: ## the tests of what the tag purego builds without assembly, and of disk
 # The Cortex-A53 has the instructions for AES and next to nothing that came later, so that none of that slips in.
 arm64: ## the tests of the assembly for arm64, emulated; on such a machine they are in unit
 	[ "$$(go env GOHOSTARCH)" = arm64 ] || GOARCH=arm64 go test -short -exec 'qemu-aarch64 -cpu cortex-a53' ./xts ./pkg/aes256 ./pkg/bench
+	[ "$$(go env GOHOSTARCH)" = arm64 ] || GOARCH=arm64 go test -short -run '^TestDo' -exec 'qemu-aarch64 -cpu cortex-a53' ./pkg/secret
 
 # By default a number of inputs: go test can fail for nothing but the end of a time that falls on an input it is shrinking.
 fuzz: ## each fuzz target for a moment (FUZZTIME=2000x, or a time)
