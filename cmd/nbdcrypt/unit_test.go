@@ -2,8 +2,6 @@ package main
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -50,26 +48,5 @@ func TestUnitProtectsKeys(t *testing.T) {
 		if !slices.Contains(calls, call) {
 			t.Errorf("%s is not among the system calls that the daemon may make: %q", call, calls)
 		}
-	}
-}
-
-// systemd itself finds nothing to say, where it is there to be asked.
-func TestUnitIsUnderstood(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip(err)
-	}
-	text, err := os.ReadFile("nbdcrypt.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// It wants the program to exist.
-	installed := strings.Replace(string(text), "/usr/local/bin/nbdcrypt", os.Args[0], 1)
-	path := filepath.Join(t.TempDir(), "nbdcrypt.service")
-	if err := os.WriteFile(path, []byte(installed), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(analyze, "verify", path).CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("%v\n%s", err, out)
 	}
 }
