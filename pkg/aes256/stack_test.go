@@ -5,36 +5,11 @@ package aes256
 import (
 	"bytes"
 	"encoding/binary"
-	"runtime/debug"
 	"testing"
 	"unsafe"
+
+	"nbdcrypt/pkg/secret/secrettest"
 )
-
-const stackBelow = 16 << 10
-
-// stackAfter returns what f leaves on the stack.
-//
-//go:noinline
-func stackAfter(f func()) []byte {
-	debug.SetGCPercent(-1) // it would move the stack
-	defer debug.SetGCPercent(100)
-	left := make([]byte, stackBelow)
-	growStack()
-	f()
-	var here byte
-	at := uintptr(unsafe.Pointer(&here)) - stackBelow
-	copy(left, unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), stackBelow))
-	return left
-}
-
-//go:noinline
-func growStack() {
-	var below [2 * stackBelow]byte
-	keepStack(below[:])
-}
-
-//go:noinline
-func keepStack([]byte) {}
 
 // TestKeysStayOffTheStack: while keys are expanded and messages sealed, no round key as a whole, and not GHASH's key, is on the stack.
 // secret.Do wipes it only afterwards.
@@ -43,7 +18,7 @@ func TestKeysStayOffTheStack(t *testing.T) {
 	enc, dec := (*Schedule)(unsafe.Pointer(&mem[GCMSize])), (*Schedule)(unsafe.Pointer(&mem[GCMSize+Size]))
 	key := [KeySize]byte([]byte("a key of 32 bytes that is secret"))
 	var g *GCM
-	left := stackAfter(func() {
+	left := secrettest.StackAfter(func() {
 		enc.expandGeneric(&key)
 		dec.invertGeneric(enc)
 		g, _ = NewGCM(mem[:GCMSize], key[:])
@@ -63,9 +38,9 @@ func TestKeysStayOffTheStack(t *testing.T) {
 			t.Error("half of GHASH's key is on the stack")
 		}
 	}
-	planted := stackAfter(func() {
+	planted := secrettest.StackAfter(func() {
 		copied := h
-		keepStack(copied[:])
+		secrettest.Keep(copied[:])
 	})
 	if !bytes.Contains(planted, h[:]) {
 		t.Error("control: a copy on the stack is not found")
