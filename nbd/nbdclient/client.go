@@ -164,12 +164,12 @@ func (c *Client) write(r wire.Request, payload []byte) {
 
 // Disconnect says goodbye and waits for the server to finish what is outstanding. Later calls get ErrClosed.
 func (c *Client) Disconnect() error {
-	c.write(wire.Request{Type: wire.CmdDisc}, nil)
 	c.mu.Lock()
 	if c.ended == nil {
-		c.ended = ErrClosed
+		c.ended = ErrClosed // before the server hangs up, which would be the reason else
 	}
 	c.mu.Unlock()
+	c.write(wire.Request{Type: wire.CmdDisc}, nil)
 	if err := c.nc.SetReadDeadline(time.Now().Add(farewell)); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("nbdclient: disconnect: %w", err)
 	}
