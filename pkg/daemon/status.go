@@ -15,7 +15,7 @@ import (
 // status tells how the daemon is. Everybody may ask, but which disks there are is for those who may list them: the keys
 // in memory and the warnings name disks of every project.
 func (d *Daemon) status(c *call) (any, error) {
-	memory := secret.Stats()
+	memory, keys := secret.Snapshot()
 	shielded, err := shield.Look()
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (d *Daemon) status(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Keys = heldKeys()
+		s.Keys = heldKeys(keys)
 	}
 	if err != nil {
 		s.Warnings = []string{}
@@ -86,8 +86,7 @@ func (d *Daemon) allWarnings() []string {
 }
 
 // heldKeys names the keys that are in memory now: what key memory holds, not what it should hold.
-func heldKeys() []control.HeldKey {
-	list := secret.List()
+func heldKeys(list []secret.Held) []control.HeldKey {
 	held := make([]control.HeldKey, len(list))
 	for i, k := range list {
 		held[i] = control.HeldKey{Kind: k.Kind, ID: k.ID, For: k.For, Since: k.Since}

@@ -123,9 +123,14 @@ func (a *arena) release(l *lease) {
 	delete(a.leases, l)
 }
 
-func (a *arena) stats() Usage {
+func (a *arena) snapshot() (Usage, []Held) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.stats(), a.list()
+}
+
+// stats is called with the lock held.
+func (a *arena) stats() Usage {
 	limit, _ := lockLimit()
 	u := Usage{Used: int64(a.cells) * cellSize, Locked: int64(len(a.chunks)) * chunkSize, Limit: limit, Keys: len(a.leases)}
 	if len(a.chunks) > 0 {
@@ -134,9 +139,8 @@ func (a *arena) stats() Usage {
 	return u
 }
 
+// list is called with the lock held.
 func (a *arena) list() []Held {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	held := make([]Held, 0, len(a.leases))
 	for l := range a.leases {
 		held = append(held, Held{l.purpose, l.since, len(l.mem)})

@@ -117,7 +117,7 @@ type Usage struct {
 }
 
 // Stats reports on the memory of all keys.
-func Stats() Usage { return process.stats() }
+func Stats() Usage { usage, _ := Snapshot(); return usage }
 
 // Held is a key that is in memory now.
 type Held struct {
@@ -127,7 +127,10 @@ type Held struct {
 }
 
 // List tells which keys are in memory now, the oldest first.
-func List() []Held { return process.list() }
+func List() []Held { _, held := Snapshot(); return held }
+
+// Snapshot is Stats and List of one moment.
+func Snapshot() (Usage, []Held) { return process.snapshot() }
 
 // Span is a range of addresses.
 type Span struct{ From, To uintptr }
