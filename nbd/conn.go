@@ -30,21 +30,23 @@ type conn struct {
 	log    *slog.Logger
 	in     *source
 
+	entrance Entrance
 	// noZeroes is what the client asked for in the greeting.
 	noZeroes   bool
+	terms      terms
 	complaints atomic.Int32
 
 	mu        sync.Mutex
 	finishing bool
 }
 
-func newConn(s *Server, nc net.Conn, peer Peer) *conn {
+func newConn(s *Server, nc net.Conn, peer Peer, e Entrance) *conn {
 	return &conn{
-		server: s,
-		nc:     nc,
-		peer:   peer,
-		log:    s.log.With("uid", peer.UID, "pid", peer.PID),
-		in:     newSource(nc),
+		server: s, entrance: e,
+		nc:   nc,
+		peer: peer,
+		log:  s.log.With("uid", peer.UID, "pid", peer.PID),
+		in:   newSource(nc),
 	}
 }
 

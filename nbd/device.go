@@ -33,6 +33,29 @@ type Zeroer interface {
 	ZeroAt(off, n int64, noHole bool) error
 }
 
+// NowaitReader is a device that can tell a read that would wait for storage. The error wraps syscall.EAGAIN then, and p
+// holds nothing of use.
+type NowaitReader interface {
+	ReadAtNowait(p []byte, off int64) (int, error)
+}
+
+// Extenter is a device that knows which parts of it are holes. Extent describes the longest run that begins at off and
+// ends at off+n at the latest: hole says that it takes no space, zero that it reads as zeros.
+type Extenter interface {
+	Extent(off, n int64) (length int64, hole, zero bool, err error)
+}
+
+// Cacher is a device that can be told that a range will be read soon. It returns without waiting for storage.
+type Cacher interface {
+	CacheAt(off, n int64) error
+}
+
+// FastZeroer is a device that can zero some ranges much faster than by writing them. Where it can't, the error wraps
+// syscall.ENOTSUP, is there at once, and nothing has changed.
+type FastZeroer interface {
+	ZeroAtFast(off, n int64, noHole bool) error
+}
+
 // BlockSizer is a device that knows which requests it serves best.
 type BlockSizer interface {
 	// BlockSizes are the minimum that is advertised (smaller requests are served all the same) and the preferred.

@@ -21,12 +21,13 @@ type Options struct {
 // Export is a device under a name, for as long as one attachment lasts. All its connections are one fsync domain
 // (spec item 15). It ends with Drain and does not start again: the next attachment is a new Export.
 type Export struct {
-	name    string
-	options Options
-	device  abilities
-	gate    *gate
-	memory  buffers
-	linger  time.Duration
+	name     string
+	options  Options
+	device   abilities
+	gate     *gate
+	memory   buffers
+	counters counters
+	linger   time.Duration
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}

@@ -30,7 +30,7 @@ func (e *Export) Kept() int {
 
 // Converse runs one connection of a peer without asking the kernel who it is.
 func (s *Server) Converse(nc net.Conn, peer Peer) {
-	c := newConn(s, nc, peer)
+	c := newConn(s, nc, peer, Entrance{})
 	s.mu.Lock()
 	c.user = s.purseOf(peer.UID)
 	s.mu.Unlock()

@@ -38,7 +38,7 @@ func serveWith(t testing.TB, server *nbd.Server) *house {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(context.Background(), l) }()
+	go func() { served <- server.Serve(context.Background(), l, nbd.Entrance{}) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

@@ -197,7 +197,7 @@ func TestNobodyJoinsADrainedExport(t *testing.T) {
 
 func TestWhatWasReadIsWipedWithItsConnection(t *testing.T) {
 	ours, theirs := net.Pipe()
-	c := newConn(NewServer(nil, slog.New(slog.DiscardHandler)), ours, Peer{})
+	c := newConn(NewServer(nil, slog.New(slog.DiscardHandler)), ours, Peer{}, Entrance{})
 	done := make(chan struct{})
 	go func() {
 		c.serve(t.Context())

@@ -242,7 +242,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, l) }()
+	go func() { served <- server.Serve(ctx, l, nbd.Entrance{}) }()
 	h2 := &house{server, h.path + "2"}
 	c := h2.enter(t, "vol")
 	cancel()
@@ -251,7 +251,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	}
 	c.lives()
 	h.enter(t, "vol").lives()
-	if err := server.Serve(t.Context(), refusing{}); !errors.Is(err, syscall.EBADF) {
+	if err := server.Serve(t.Context(), refusing{}, nbd.Entrance{}); !errors.Is(err, syscall.EBADF) {
 		t.Error("a broken listener:", err)
 	}
 }
@@ -287,7 +287,7 @@ func TestServeOutlivesAWantOfDescriptors(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { served <- server.Serve(ctx, &exhausted{Listener: l}) }()
+	go func() { served <- server.Serve(ctx, &exhausted{Listener: l}, nbd.Entrance{}) }()
 	h2 := &house{server, h.path + "2"}
 	h2.enter(t, "vol").lives()
 	cancel()

@@ -6,8 +6,11 @@ import (
 	"syscall"
 )
 
+// NoUID is the UID of who is known by Name alone. No user has it (uid_t(-1) of setuid(2)).
+const NoUID = ^uint32(0)
+
 // Peer is who is at the other end. Over a unix socket the kernel names the user; Name is for who is known by a
-// certificate and not by a uid.
+// certificate, or by the address of a virtual machine, and not by a uid.
 type Peer struct {
 	UID, GID uint32
 	PID      int32

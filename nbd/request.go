@@ -60,7 +60,7 @@ func (e *Export) checkRange(r wire.Request, pastEnd syscall.Errno) error {
 	if err != nil {
 		return err
 	}
-	if r.Offset > uint64(size) || uint64(r.Length) > uint64(size)-r.Offset {
+	if r.Offset > uint64(size) || r.Length > uint64(size)-r.Offset {
 		return pastEnd
 	}
 	return nil

@@ -64,7 +64,10 @@ func NewServer(exports Exports, log *slog.Logger) *Server {
 
 // Serve accepts on l until ctx ends or Shutdown, then returns nil; it closes l. Connections outlive ctx: Shutdown
 // ends them.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+func (s *Server) Serve(ctx context.Context, l net.Listener, e Entrance) error {
+	if e.Peer == nil {
+		e.Peer = PeerOf
+	}
 	if !s.listen(l) {
 		l.Close()
 		return nil
@@ -76,7 +79,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
-			s.welcome(context.WithoutCancel(ctx), nc)
+			s.welcome(context.WithoutCancel(ctx), nc, e)
 		case ctx.Err() != nil || s.isClosed():
 			return nil
 		case !isPassing(err):
@@ -107,14 +110,14 @@ func pause(ctx context.Context) {
 }
 
 // welcome starts a connection, or closes it where there are too many or nobody knows whose it is.
-func (s *Server) welcome(ctx context.Context, nc net.Conn) {
-	peer, err := PeerOf(nc)
+func (s *Server) welcome(ctx context.Context, nc net.Conn, e Entrance) {
+	peer, err := e.Peer(nc)
 	if err != nil {
 		s.log.Warn("nbd: connection refused", "err", err)
 		nc.Close()
 		return
 	}
-	c := newConn(s, nc, peer)
+	c := newConn(s, nc, peer, e)
 	if !s.admit(c) {
 		nc.Close()
 		return

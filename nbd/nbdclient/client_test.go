@@ -28,7 +28,7 @@ func start(t *testing.T, export *nbd.Export) string {
 	}
 	server := nbd.NewServer(nbdtest.NewExports(export), slog.New(slog.DiscardHandler))
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(context.Background(), l) }()
+	go func() { served <- server.Serve(context.Background(), l, nbd.Entrance{}) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()

@@ -16,7 +16,7 @@ const (
 // ReadAt fills p.
 func (c *Client) ReadAt(p []byte, off int64) (int, error) {
 	return c.pieces(p, off, func(p []byte, off uint64) error {
-		return c.do(wire.Request{Type: wire.CmdRead, Offset: off, Length: uint32(len(p))}, nil, p)
+		return c.do(wire.Request{Type: wire.CmdRead, Offset: off, Length: uint64(len(p))}, nil, p)
 	})
 }
 
@@ -30,7 +30,7 @@ func (c *Client) WriteAtFUA(p []byte, off int64) (int, error) {
 
 func (c *Client) writeFlagged(p []byte, off int64, flags uint16) (int, error) {
 	return c.pieces(p, off, func(p []byte, off uint64) error {
-		return c.do(wire.Request{Type: wire.CmdWrite, Flags: flags, Offset: off, Length: uint32(len(p))}, p, nil)
+		return c.do(wire.Request{Type: wire.CmdWrite, Flags: flags, Offset: off, Length: uint64(len(p))}, p, nil)
 	})
 }
 
@@ -72,7 +72,7 @@ func (c *Client) span(command, flags uint16, off, n int64) error {
 	}
 	for {
 		step := min(n, maxRange)
-		r := wire.Request{Type: command, Flags: flags, Offset: uint64(off), Length: uint32(step)}
+		r := wire.Request{Type: command, Flags: flags, Offset: uint64(off), Length: uint64(step)}
 		if err := c.do(r, nil, nil); err != nil {
 			return err
 		}

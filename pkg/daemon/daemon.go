@@ -156,7 +156,7 @@ func (d *Daemon) serve(ctx context.Context) (<-chan error, error) {
 	}()
 	for _, l := range append([]net.Listener{nbdSocket}, extra...) {
 		go func() {
-			if err := d.nbd.Serve(ctx, l); err != nil {
+			if err := d.nbd.Serve(ctx, l, nbd.Entrance{}); err != nil {
 				failed <- err
 			}
 		}()

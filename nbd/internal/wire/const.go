@@ -11,6 +11,10 @@ const (
 	MagicOptionReply = protocol.NEGOTIATION_MAGIC_REPLY
 	MagicRequest     = protocol.TRANSMISSION_MAGIC_REQUEST
 	MagicReply       = protocol.TRANSMISSION_MAGIC_REPLY
+
+	MagicStructuredReply = uint32(0x668e33ef)
+	MagicExtendedRequest = uint32(0x21e41c71)
+	MagicExtendedReply   = uint32(0x6e8a278c)
 )
 
 // Handshake flags of the server, client flags of the client: the same bits.
@@ -38,14 +42,17 @@ const (
 	RepAck         = protocol.NEGOTIATION_TYPE_REPLY_ACK
 	RepServer      = protocol.NEGOTIATION_TYPE_REPLY_SERVER
 	RepInfo        = protocol.NEGOTIATION_TYPE_REPLY_INFO
+	RepMetaContext = uint32(4)
 	RepError       = uint32(1 << 31)
 	RepErrUnsup    = protocol.NEGOTIATION_TYPE_REPLY_ERR_UNSUPPORTED
 	RepErrPolicy   = RepError | 2
 	RepErrInvalid  = RepError | 3
 	RepErrPlatform = RepError | 4
+	RepErrTLSReqd  = RepError | 5
 	RepErrUnknown  = protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN
 	RepErrShutdown = RepError | 7
 	RepErrTooBig   = RepError | 9
+	RepErrExtReqd  = RepError | 10
 )
 
 // Kinds of information about an export.
@@ -64,7 +71,10 @@ const (
 	SendFUA         = uint16(1 << 3)
 	SendTrim        = uint16(1 << 5)
 	SendWriteZeroes = uint16(1 << 6)
+	SendDF          = uint16(1 << 7)
 	CanMultiConn    = protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN
+	SendCache       = uint16(1 << 10)
+	SendFastZero    = uint16(1 << 11)
 )
 
 // Commands.
@@ -74,13 +84,40 @@ const (
 	CmdDisc        = protocol.TRANSMISSION_TYPE_REQUEST_DISC
 	CmdFlush       = uint16(3)
 	CmdTrim        = uint16(4)
+	CmdCache       = uint16(5)
 	CmdWriteZeroes = uint16(6)
+	CmdBlockStatus = uint16(7)
 )
 
 // Command flags.
 const (
-	CmdFlagFUA    = uint16(1 << 0)
-	CmdFlagNoHole = uint16(1 << 1)
+	CmdFlagFUA        = uint16(1 << 0)
+	CmdFlagNoHole     = uint16(1 << 1)
+	CmdFlagDF         = uint16(1 << 2)
+	CmdFlagReqOne     = uint16(1 << 3)
+	CmdFlagFastZero   = uint16(1 << 4)
+	CmdFlagPayloadLen = uint16(1 << 5) // extended headers only
+)
+
+// Chunks of structured replies; errors have the top bit.
+const (
+	ChunkFlagDone = uint16(1 << 0)
+
+	ChunkNone           = uint16(0)
+	ChunkOffsetData     = uint16(1)
+	ChunkOffsetHole     = uint16(2)
+	ChunkBlockStatus    = uint16(5)
+	ChunkBlockStatusExt = uint16(6)
+	ChunkError          = uint16(1<<15 | 1)
+	ChunkErrorOffset    = uint16(1<<15 | 2)
+)
+
+// The one meta context, and the states that it tells.
+const (
+	BaseAllocation   = "base:allocation"
+	BaseAllocationID = uint32(1)
+	StateHole        = uint32(1 << 0)
+	StateZero        = uint32(1 << 1)
 )
 
 // Limits of spec items 8 and 12.
@@ -91,4 +128,6 @@ const (
 	MaxPayload = 64 << 20
 	// MaxConsumed is the longest payload that is refused with the connection still in step.
 	MaxConsumed = 128 << 20
+	// MaxExtents is the most that one BLOCK_STATUS is told.
+	MaxExtents = 1 << 20
 )

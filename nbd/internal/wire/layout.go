@@ -12,6 +12,9 @@ const (
 	OptionReplySize  = 20
 	RequestSize      = 28
 	ReplySize        = 16
+	ExtRequestSize   = 32
+	ChunkSize        = 20 // of a structured reply
+	ExtChunkSize     = 32 // of an extended reply
 	InfoExportSize   = 12
 	InfoBlocksSize   = 14
 	ExportNamePadded = 124
@@ -70,7 +73,7 @@ type Request struct {
 	Type   uint16
 	Cookie uint64
 	Offset uint64
-	Length uint32
+	Length uint64
 }
 
 // DecodeRequest reads a request's header; false tells a wrong magic number.
@@ -80,18 +83,88 @@ func DecodeRequest(b *[RequestSize]byte) (Request, bool) {
 		Type:   binary.BigEndian.Uint16(b[6:]),
 		Cookie: binary.BigEndian.Uint64(b[8:]),
 		Offset: binary.BigEndian.Uint64(b[16:]),
-		Length: binary.BigEndian.Uint32(b[24:]),
+		Length: uint64(binary.BigEndian.Uint32(b[24:])),
 	}, binary.BigEndian.Uint32(b[:]) == MagicRequest
 }
 
-// AppendRequest appends a request's header.
+// DecodeExtRequest reads a request's header on a connection with extended headers.
+func DecodeExtRequest(b *[ExtRequestSize]byte) (Request, bool) {
+	return Request{
+		Flags:  binary.BigEndian.Uint16(b[4:]),
+		Type:   binary.BigEndian.Uint16(b[6:]),
+		Cookie: binary.BigEndian.Uint64(b[8:]),
+		Offset: binary.BigEndian.Uint64(b[16:]),
+		Length: binary.BigEndian.Uint64(b[24:]),
+	}, binary.BigEndian.Uint32(b[:]) == MagicExtendedRequest
+}
+
+// AppendRequest appends a request's header, whose length fits 32 bits.
 func AppendRequest(b []byte, r Request) []byte {
 	b = binary.BigEndian.AppendUint32(b, MagicRequest)
 	b = binary.BigEndian.AppendUint16(b, r.Flags)
 	b = binary.BigEndian.AppendUint16(b, r.Type)
 	b = binary.BigEndian.AppendUint64(b, r.Cookie)
 	b = binary.BigEndian.AppendUint64(b, r.Offset)
-	return binary.BigEndian.AppendUint32(b, r.Length)
+	return binary.BigEndian.AppendUint32(b, uint32(r.Length))
+}
+
+// AppendExtRequest appends a request's header for a connection with extended headers.
+func AppendExtRequest(b []byte, r Request) []byte {
+	b = binary.BigEndian.AppendUint32(b, MagicExtendedRequest)
+	b = binary.BigEndian.AppendUint16(b, r.Flags)
+	b = binary.BigEndian.AppendUint16(b, r.Type)
+	b = binary.BigEndian.AppendUint64(b, r.Cookie)
+	b = binary.BigEndian.AppendUint64(b, r.Offset)
+	return binary.BigEndian.AppendUint64(b, r.Length)
+}
+
+// Chunk is the header of one chunk of a structured reply. Offset is on the wire with extended headers only.
+type Chunk struct {
+	Flags  uint16
+	Type   uint16
+	Cookie uint64
+	Offset uint64
+	Length uint64
+}
+
+// DecodeChunk reads a structured reply's header; false tells a wrong magic number.
+func DecodeChunk(b *[ChunkSize]byte) (Chunk, bool) {
+	return Chunk{
+		Flags:  binary.BigEndian.Uint16(b[4:]),
+		Type:   binary.BigEndian.Uint16(b[6:]),
+		Cookie: binary.BigEndian.Uint64(b[8:]),
+		Length: uint64(binary.BigEndian.Uint32(b[16:])),
+	}, binary.BigEndian.Uint32(b[:]) == MagicStructuredReply
+}
+
+// AppendChunk appends a structured reply's header, whose length fits 32 bits.
+func AppendChunk(b []byte, c Chunk) []byte {
+	b = binary.BigEndian.AppendUint32(b, MagicStructuredReply)
+	b = binary.BigEndian.AppendUint16(b, c.Flags)
+	b = binary.BigEndian.AppendUint16(b, c.Type)
+	b = binary.BigEndian.AppendUint64(b, c.Cookie)
+	return binary.BigEndian.AppendUint32(b, uint32(c.Length))
+}
+
+// DecodeExtChunk reads an extended reply's header.
+func DecodeExtChunk(b *[ExtChunkSize]byte) (Chunk, bool) {
+	return Chunk{
+		Flags:  binary.BigEndian.Uint16(b[4:]),
+		Type:   binary.BigEndian.Uint16(b[6:]),
+		Cookie: binary.BigEndian.Uint64(b[8:]),
+		Offset: binary.BigEndian.Uint64(b[16:]),
+		Length: binary.BigEndian.Uint64(b[24:]),
+	}, binary.BigEndian.Uint32(b[:]) == MagicExtendedReply
+}
+
+// AppendExtChunk appends an extended reply's header.
+func AppendExtChunk(b []byte, c Chunk) []byte {
+	b = binary.BigEndian.AppendUint32(b, MagicExtendedReply)
+	b = binary.BigEndian.AppendUint16(b, c.Flags)
+	b = binary.BigEndian.AppendUint16(b, c.Type)
+	b = binary.BigEndian.AppendUint64(b, c.Cookie)
+	b = binary.BigEndian.AppendUint64(b, c.Offset)
+	return binary.BigEndian.AppendUint64(b, c.Length)
 }
 
 // Reply is the header of a simple reply.
