@@ -119,9 +119,12 @@ func (e *Export) part(c *conn) {
 	}
 }
 
-// flags are the transmission flags: only what works (spec item 22).
-func (e *Export) flags() uint16 {
+// flags are the transmission flags on a connection with these terms: only what works there (spec item 22).
+func (e *Export) flags(t terms) uint16 {
 	flags := wire.HasFlags | wire.SendFlush | wire.SendFUA | wire.CanMultiConn
+	if t.structured {
+		flags |= wire.SendDF
+	}
 	if e.options.ReadOnly {
 		return flags | wire.ReadOnly
 	}

@@ -35,7 +35,7 @@ func (o option) exportName(ctx context.Context) (*Export, error) {
 // openUnasked tells size and flags.
 func (o option) openUnasked(export *Export, size int64) error {
 	answer := binary.BigEndian.AppendUint64(nil, uint64(size))
-	answer = binary.BigEndian.AppendUint16(answer, export.flags())
+	answer = binary.BigEndian.AppendUint16(answer, export.flags(o.conn.terms))
 	if !o.conn.noZeroes {
 		answer = append(answer, make([]byte, wire.ExportNamePadded)...)
 	}

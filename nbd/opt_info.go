@@ -111,7 +111,7 @@ func (o option) description(e *Export, q query, size int64) []byte {
 		b = wire.AppendOptionReply(b, o.ID, wire.RepInfo, append(binary.BigEndian.AppendUint16(nil, kind), data...))
 	}
 	about := binary.BigEndian.AppendUint64(nil, uint64(size))
-	add(wire.InfoExport, binary.BigEndian.AppendUint16(about, e.flags()))
+	add(wire.InfoExport, binary.BigEndian.AppendUint16(about, e.flags(o.conn.terms)))
 	if q.wantName {
 		add(wire.InfoName, []byte(e.name))
 	}
