@@ -31,6 +31,10 @@ func RunDevice(t *testing.T, open func(t *testing.T) nbd.Device) {
 		{"Zero", zero},
 		{"Trim", trim},
 		{"FUA", fua},
+		{"Nowait", nowait},
+		{"Extents", extents},
+		{"Cache", cache},
+		{"ZeroFast", zeroFast},
 		{"Concurrent", concurrent},
 		{"SharedBlocks", sharedBlocks},
 	} {

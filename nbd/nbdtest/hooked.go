@@ -1,6 +1,10 @@
 package nbdtest
 
-import "nbdcrypt/nbd"
+import (
+	"syscall"
+
+	"nbdcrypt/nbd"
+)
 
 // Op names a device call.
 type Op string
@@ -15,6 +19,9 @@ const (
 	ZeroKeep Op = "zero-no-hole"
 	Sync     Op = "sync"
 	SizeOf   Op = "size"
+	ExtentOf Op = "extent"
+	Cache    Op = "cache"
+	ZeroFast Op = "zero-fast"
 )
 
 // Full is a device with every ability.
@@ -23,6 +30,10 @@ type Full interface {
 	nbd.FUAWriter
 	nbd.Trimmer
 	nbd.Zeroer
+	nbd.NowaitReader
+	nbd.Extenter
+	nbd.Cacher
+	nbd.FastZeroer
 }
 
 // Hooked is a device in front of another: Before is called with each call and its range. An error from it is
@@ -30,6 +41,9 @@ type Full interface {
 type Hooked struct {
 	Full
 	Before func(op Op, off, n int64) error
+	// Nowait, where it is set, is asked in place of Before by reads that must not wait. Where it is not, all of them
+	// would wait.
+	Nowait func(off, n int64) error
 }
 
 // ReadAt reads unless Before refuses.
@@ -38,6 +52,17 @@ func (h *Hooked) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return h.Full.ReadAt(p, off)
+}
+
+// ReadAtNowait reads unless Nowait is not there or refuses.
+func (h *Hooked) ReadAtNowait(p []byte, off int64) (int, error) {
+	if h.Nowait == nil {
+		return 0, syscall.EAGAIN
+	}
+	if err := h.Nowait(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	return h.Full.ReadAtNowait(p, off)
 }
 
 // WriteAt writes unless Before refuses.
@@ -74,6 +99,30 @@ func (h *Hooked) ZeroAt(off, n int64, noHole bool) error {
 		return err
 	}
 	return h.Full.ZeroAt(off, n, noHole)
+}
+
+// ZeroAtFast makes zeros unless Before refuses.
+func (h *Hooked) ZeroAtFast(off, n int64, noHole bool) error {
+	if err := h.Before(ZeroFast, off, n); err != nil {
+		return err
+	}
+	return h.Full.ZeroAtFast(off, n, noHole)
+}
+
+// Extent tells what is a hole unless Before refuses.
+func (h *Hooked) Extent(off, n int64) (length int64, hole, zero bool, err error) {
+	if err := h.Before(ExtentOf, off, n); err != nil {
+		return 0, false, false, err
+	}
+	return h.Full.Extent(off, n)
+}
+
+// CacheAt reads ahead unless Before refuses.
+func (h *Hooked) CacheAt(off, n int64) error {
+	if err := h.Before(Cache, off, n); err != nil {
+		return err
+	}
+	return h.Full.CacheAt(off, n)
 }
 
 // Sync syncs unless Before refuses.

@@ -9,15 +9,32 @@ import (
 )
 
 // Memory is a device in memory with every ability. It is for tests: a lock round it all keeps overlapping requests
-// whole.
+// whole. None of its calls allocates, so that a test can count what a server does.
 type Memory struct {
 	mu    sync.RWMutex
 	bytes []byte
+	kinds []kind // of its blocks
 	syncs int
 }
 
-// NewMemory makes a device of size zero bytes.
-func NewMemory(size int) *Memory { return &Memory{bytes: make([]byte, size)} }
+// memoryBlock is the unit in which Memory knows what is a hole.
+const memoryBlock = 4096
+
+// kind is what a block of a Memory is: a hole from the start or since it was given up, zeros that keep their space, or data.
+type kind byte
+
+const (
+	hole kind = iota
+	zeros
+	data
+)
+
+// NewMemory makes a device of size zero bytes, all of it a hole.
+func NewMemory(size int) *Memory {
+	m := &Memory{}
+	m.Grow(size)
+	return m
+}
 
 // Size is the size in bytes.
 func (m *Memory) Size() (int64, error) {
@@ -31,6 +48,7 @@ func (m *Memory) Grow(size int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bytes = append(m.bytes, make([]byte, size-len(m.bytes))...)
+	m.kinds = append(m.kinds, make([]kind, (size+memoryBlock-1)/memoryBlock-len(m.kinds))...)
 }
 
 // inside refuses ranges that are not in the device.
@@ -62,6 +80,9 @@ func (m *Memory) WriteAt(p []byte, off int64) (int, error) {
 	if m.inside(off, int64(len(p))) != nil {
 		return 0, syscall.ENOSPC
 	}
+	for b := off / memoryBlock; b*memoryBlock < off+int64(len(p)); b++ {
+		m.kinds[b] = data
+	}
 	return copy(m.bytes[off:], p), nil
 }
 
@@ -79,7 +100,65 @@ func (m *Memory) ZeroAt(off, n int64, noHole bool) error {
 		return err
 	}
 	clear(m.bytes[off : off+n])
+	end := off + n
+	if end == int64(len(m.bytes)) {
+		end = (end + memoryBlock - 1) / memoryBlock * memoryBlock
+	}
+	for b := (off + memoryBlock - 1) / memoryBlock; (b+1)*memoryBlock <= end; b++ {
+		m.kinds[b] = hole
+		if noHole {
+			m.kinds[b] = zeros
+		}
+	}
 	return nil
+}
+
+// ZeroAtFast zeros whole blocks; the parts before and after them would have to be written, unless they are zeros already.
+func (m *Memory) ZeroAtFast(off, n int64, noHole bool) error {
+	m.mu.RLock()
+	err := m.inside(off, n)
+	if err == nil && n > 0 && (m.partKept(off, noHole) || m.partKept(off+n, noHole)) {
+		err = syscall.ENOTSUP
+	}
+	m.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	return m.ZeroAt(off, n, noHole)
+}
+
+// partKept tells whether a range that begins or ends at off has a part of a block there that is not as it should be yet.
+func (m *Memory) partKept(off int64, noHole bool) bool {
+	if off%memoryBlock == 0 || off == int64(len(m.bytes)) {
+		return false
+	}
+	is := m.kinds[off/memoryBlock]
+	return is == data || noHole && is == hole
+}
+
+// ReadAtNowait reads: nothing in memory waits.
+func (m *Memory) ReadAtNowait(p []byte, off int64) (int, error) { return m.ReadAt(p, off) }
+
+// Extent is the run of blocks of one kind.
+func (m *Memory) Extent(off, n int64) (length int64, isHole, isZero bool, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.inside(off, n); err != nil || n == 0 {
+		return 0, false, false, err
+	}
+	first := off / memoryBlock
+	b := first + 1
+	for b*memoryBlock < off+n && m.kinds[b] == m.kinds[first] {
+		b++
+	}
+	return min(n, b*memoryBlock-off), m.kinds[first] == hole, m.kinds[first] != data, nil
+}
+
+// CacheAt has nothing to do.
+func (m *Memory) CacheAt(off, n int64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.inside(off, n)
 }
 
 // Sync counts.
