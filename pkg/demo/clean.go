@@ -27,9 +27,9 @@ func (t *tour) clean(ctx context.Context) (left []string) {
 	}
 	t.freeLoops(ctx)
 	for _, p := range slices.Backward(t.others) {
-		p.stop(ctx)
+		p.Stop(ctx)
 	}
-	t.daemon.stop(ctx)
+	t.daemon.Stop(ctx)
 	t.daemon, t.others = nil, nil
 	if left = waitGone(ctx, t.dir); len(left) > 0 {
 		return append(left, t.dir) // not removed: what is mounted in it would be emptied
@@ -50,7 +50,7 @@ func (t *tour) unmount(ctx context.Context, at string) bool {
 // freeLoops takes the files away from loop devices; from one that is in use the kernel does so at its last close.
 func (t *tour) freeLoops(ctx context.Context) {
 	for _, device := range loopsUnder(t.dir) {
-		_ = quiet(exec.CommandContext(ctx, "losetup", "-d", device), t.path("run")).Run() // waitGone sees whether it worked
+		_ = t.quiet(exec.CommandContext(ctx, "losetup", "-d", device)).Run() // waitGone sees whether it worked
 	}
 }
 

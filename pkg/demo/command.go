@@ -6,34 +6,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
-	"time"
 
 	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/process"
 	"nbdcrypt/pkg/refusal"
 )
 
-// quiet prepares a child process. It gets a process group of its own, because Ctrl-C in a terminal reaches every process
-// of the group and the daemon is still needed while we clean up; and it ends with us, also when we are killed.
-func quiet(cmd *exec.Cmd, run string) *exec.Cmd {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "NBDCRYPT_") && !strings.HasPrefix(setting, "NOTIFY_SOCKET=") {
-			cmd.Env = append(cmd.Env, setting)
-		}
-	}
-	cmd.Env = append(cmd.Env, "NBDCRYPT_RUN="+run, "LC_ALL=C")
-	cmd.WaitDelay = 5 * time.Second
-	return cmd
+// quiet prepares a child process, which finds the tour's daemon.
+func (t *tour) quiet(cmd *exec.Cmd) *exec.Cmd {
+	return process.Quiet(cmd, "NBDCRYPT_RUN="+t.path("run"))
 }
 
 // tool shows and runs another program, which has to succeed.
 func (t *tour) tool(ctx context.Context, words ...string) error {
 	t.tell.command(words...)
-	out, err := quiet(exec.CommandContext(ctx, words[0], words[1:]...), t.path("run")).CombinedOutput()
+	out, err := t.quiet(exec.CommandContext(ctx, words[0], words[1:]...)).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", words[0], err, bytes.TrimSpace(out))
 	}
@@ -43,7 +32,7 @@ func (t *tour) tool(ctx context.Context, words ...string) error {
 // cli shows a command of this program and runs it with --json, for an answer that can be checked.
 func (t *tour) cli(ctx context.Context, args ...string) (stdout, stderr []byte, err error) {
 	t.tell.command(append([]string{"nbdcrypt"}, args...)...)
-	cmd := quiet(exec.CommandContext(ctx, t.self, append(args, "--json")...), t.path("run"))
+	cmd := t.quiet(exec.CommandContext(ctx, t.self, append(args, "--json")...))
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	err = cmd.Run()

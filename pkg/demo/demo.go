@@ -12,11 +12,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/process"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -29,10 +32,10 @@ const (
 
 // Run tells and checks the main job. What it returns is a refusal that says which step failed and why.
 func Run(ctx context.Context, stdout, stderr io.Writer) error {
-	// The daemon is told to end with the thread that started it (see quiet): this one has to live as long as the tour.
+	// The daemon is told to end with the thread that started it (see pkg/process): this one has to live as long as the tour.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	ctx, release := holdSignals(ctx)
+	ctx, release := process.HoldSignals(ctx)
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, tourTime)
 	defer cancel()
@@ -124,8 +127,8 @@ type tour struct {
 	self string // this program
 	dir  string // all that is made lies in it
 
-	daemon *process // the one that runs now, or nil
-	others []*process
+	daemon *process.Process // the one that runs now, or nil
+	others []*process.Process
 
 	medium  medium
 	letters letters
@@ -145,9 +148,9 @@ func newTour(stdout io.Writer) (*tour, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := makeDir()
+	dir, err := process.TempDir(filepath.Join("run", control.SocketControl))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("demo: %w", err)
 	}
 	return &tour{tell: newTeller(stdout, dir), self: self, dir: dir, letters: texts, medium: chooseMedium()}, nil
 }

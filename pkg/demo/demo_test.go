@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,28 +100,6 @@ func TestWhatIsLeftIsTold(t *testing.T) {
 	err := trip.end(t.Context(), nil, []string{"the mount /x"})
 	if refusal.CodeOf(err) != refusal.Failed || !strings.Contains(out.String(), "left behind: the mount /x") {
 		t.Error(err, out.String())
-	}
-}
-
-func TestSocketsFitTheDirectory(t *testing.T) {
-	long := filepath.Join(t.TempDir(), strings.Repeat("d", maxSocketPath))
-	if err := os.Mkdir(long, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("TMPDIR", long)
-	dir, err := makeDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(dir)
-	if filepath.Dir(dir) == long || len(dir) > 60 {
-		t.Error(dir)
-	}
-	if left, _ := os.ReadDir(long); len(left) != 0 {
-		t.Error("left in the long one:", left)
-	}
-	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Error(info, err)
 	}
 }
 

@@ -289,7 +289,7 @@ func TestAFailureWhileMounted(t *testing.T) {
 		"fails":  func(context.Context, *tour) error { return errors.New("so it ends") },
 		"panics": func(context.Context, *tour) error { panic("so it ends") },
 		"loses the daemon": func(ctx context.Context, trip *tour) error {
-			return errors.Join(trip.daemon.signal(ctx, syscall.SIGKILL), errors.New("so it ends"))
+			return errors.Join(trip.daemon.Signal(ctx, syscall.SIGKILL), errors.New("so it ends"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

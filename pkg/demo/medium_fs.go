@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
+
+	"nbdcrypt/pkg/process"
 )
 
 // fileSystem mounts ext4 on a loop device over nbdfuse, the way the README tells.
@@ -52,7 +55,7 @@ func (fileSystem) get(ctx context.Context, t *tour, uri string, letters []letter
 }
 
 // showAsFile has nbdfuse show the disk as the file nbd/disk.
-func (t *tour) showAsFile(ctx context.Context, uri string) (*process, error) {
+func (t *tour) showAsFile(ctx context.Context, uri string) (*process.Process, error) {
 	if missing(t.path("mnt")) {
 		if err := t.tool(ctx, "mkdir", t.path("nbd"), t.path("mnt")); err != nil {
 			return nil, err
@@ -67,22 +70,25 @@ func (t *tour) showAsFile(ctx context.Context, uri string) (*process, error) {
 	t.others = append(t.others, fuse)
 	err = until(ctx, "nbdfuse to show the disk", func() bool {
 		_, err := os.Stat(t.path("nbd", "disk"))
-		return err == nil || fuse.ended()
+		return err == nil || fuse.Ended()
 	})
-	if err == nil && fuse.ended() {
-		err = fmt.Errorf("nbdfuse ended at once: %v", fuse.err)
+	if err == nil && fuse.Ended() {
+		err = fmt.Errorf("nbdfuse ended at once: %v", fuse.How())
 	}
 	return fuse, err
 }
 
+// handOnTime is how long nbdfuse may take to hand on what was written.
+const handOnTime = 20 * time.Second
+
 // hideFile ends that. What nbdfuse has not handed on yet is handed on before it ends.
-func (t *tour) hideFile(ctx context.Context, fuse *process) error {
+func (t *tour) hideFile(ctx context.Context, fuse *process.Process) error {
 	if err := t.tool(ctx, "umount", t.path("nbd")); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	ctx, cancel := context.WithTimeout(ctx, handOnTime)
 	defer cancel()
-	return fuse.wait(ctx)
+	return fuse.Wait(ctx)
 }
 
 // mounted does something while the file system is mounted.

@@ -3,86 +3,29 @@ package demo
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
+
+	"nbdcrypt/pkg/process"
 )
 
-const (
-	// readyTime is how long a daemon may take to accept.
-	readyTime = 30 * time.Second
-	// stopTime is how long a process may take to end when asked to.
-	stopTime = 20 * time.Second
-)
-
-// process is a child that runs beside the tour.
-type process struct {
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when it has ended
-	err  error         // how; to be read after gone
-}
+// readyTime is how long a daemon may take to accept.
+const readyTime = 30 * time.Second
 
 // launch starts a child that runs beside the tour, its stderr going to a log.
-func (t *tour) launch(stdout io.Writer, words ...string) (*process, error) {
+func (t *tour) launch(stdout io.Writer, words ...string) (*process.Process, error) {
 	log, err := os.OpenFile(t.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("a log for %s: %w", words[0], err)
 	}
 	defer log.Close()
-	p := &process{cmd: quiet(exec.Command(words[0], words[1:]...), t.path("run")), gone: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = stdout, log
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", words[0], err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.gone)
-	}()
-	return p, nil
-}
-
-// signal sends a signal and waits for the end of the process.
-func (p *process) signal(ctx context.Context, sig syscall.Signal) error {
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
-	defer cancel()
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("sending %v: %w", sig, err)
-	}
-	return p.wait(ctx)
-}
-
-func (p *process) wait(ctx context.Context) error {
-	select {
-	case <-p.gone:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("process %d did not end: %w", p.cmd.Process.Pid, ctx.Err())
-	}
-}
-
-func (p *process) ended() bool {
-	select {
-	case <-p.gone:
-		return true
-	default:
-		return false
-	}
-}
-
-// stop ends the process, by force where it doesn't end by itself. A nil process has ended.
-func (p *process) stop(ctx context.Context) {
-	if p == nil {
-		return
-	}
-	if p.signal(ctx, syscall.SIGTERM) != nil {
-		_ = p.cmd.Process.Kill()
-		<-p.gone
-	}
+	cmd := t.quiet(exec.Command(words[0], words[1:]...))
+	cmd.Stdout, cmd.Stderr = stdout, log
+	return process.Start(cmd)
 }
 
 // serve starts the daemon and waits until it accepts.

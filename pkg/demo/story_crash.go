@@ -39,13 +39,13 @@ func crash(ctx context.Context, t *tour) error {
 
 // kill ends the daemon without a word of warning, and makes sure that it ended so.
 func (t *tour) kill(ctx context.Context) error {
-	t.tell.command("kill", "-9", fmt.Sprint(t.daemon.cmd.Process.Pid))
-	if err := t.daemon.signal(ctx, syscall.SIGKILL); err != nil {
+	t.tell.command("kill", "-9", fmt.Sprint(t.daemon.PID))
+	if err := t.daemon.Signal(ctx, syscall.SIGKILL); err != nil {
 		return err
 	}
 	var exit *exec.ExitError
-	killed := errors.As(t.daemon.err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
-	if err := t.tell.all(check{killed, "the daemon is dead", t.daemon.err}); err != nil {
+	killed := errors.As(t.daemon.How(), &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+	if err := t.tell.all(check{killed, "the daemon is dead", t.daemon.How()}); err != nil {
 		return err
 	}
 	t.daemon = nil
@@ -82,12 +82,12 @@ func restart(ctx context.Context, t *tour) error {
 
 // stop ends the daemon as a service manager does.
 func stop(ctx context.Context, t *tour) error {
-	pid := t.daemon.cmd.Process.Pid
+	pid := t.daemon.PID
 	t.tell.command("kill", fmt.Sprint(pid))
-	if err := t.daemon.signal(ctx, syscall.SIGTERM); err != nil {
+	if err := t.daemon.Signal(ctx, syscall.SIGTERM); err != nil {
 		return err
 	}
-	if err := t.tell.all(check{t.daemon.err == nil, "the daemon has ended in good order (exit code 0)", t.daemon.err}); err != nil {
+	if err := t.tell.all(check{t.daemon.How() == nil, "the daemon has ended in good order (exit code 0)", t.daemon.How()}); err != nil {
 		return err
 	}
 	t.daemon = nil
