@@ -24,13 +24,15 @@ const (
 // conn is one client's connection through its whole life: handshake, transmission, end.
 type conn struct {
 	server *Server
-	nc     net.Conn
-	peer   Peer
-	user   *purse // what its user's connections hold, nil for no limit
-	log    *slog.Logger
-	in     *source
+	// socket is what was accepted; nc is it, or the TLS over it.
+	socket, nc net.Conn
+	peer       Peer
+	user       *purse // what its user's connections hold, nil for no limit
+	log        *slog.Logger
+	in         *source
 
 	entrance Entrance
+	secure   bool // in TLS
 	// noZeroes is what the client asked for in the greeting.
 	noZeroes   bool
 	terms      terms
@@ -41,19 +43,32 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn, peer Peer, e Entrance) *conn {
-	return &conn{
-		server: s, entrance: e,
-		nc:   nc,
-		peer: peer,
-		log:  s.log.With("uid", peer.UID, "pid", peer.PID),
-		in:   newSource(nc),
+	c := &conn{server: s, entrance: e, socket: nc, nc: nc, in: newSource(nc)}
+	c.name(peer)
+	return c
+}
+
+// name says who is at the other end.
+func (c *conn) name(peer Peer) {
+	c.peer = peer
+	if peer.UID == NoUID {
+		c.log = c.server.log.With("name", peer.Name, "address", c.socket.RemoteAddr().String())
+		return
 	}
+	c.log = c.server.log.With("uid", peer.UID, "pid", peer.PID)
+}
+
+// setConn puts TLS over the socket. Who is ending the connection meanwhile has set its time limits, which are the socket's.
+func (c *conn) setConn(nc net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nc = nc
 }
 
 // serve runs the connection to its end.
 func (c *conn) serve(ctx context.Context) {
-	defer c.nc.Close()
-	defer c.in.wipe()
+	defer c.hangUp()
+	defer func() { c.in.wipe() }()
 	if err := c.converse(ctx); err != nil && !isEnd(err) {
 		c.complain("connection ended", err)
 	}
@@ -99,8 +114,15 @@ func (c *conn) beforeWrite() {
 	}
 }
 
+// hangUp ends the connection; TLS says so first (spec item 24), which must not wait for a client that has stopped to read.
+func (c *conn) hangUp() {
+	late := time.AfterFunc(c.server.finishTime, c.cut)
+	defer late.Stop()
+	c.nc.Close()
+}
+
 // cut ends the connection at once.
-func (c *conn) cut() { c.nc.Close() }
+func (c *conn) cut() { c.socket.Close() }
 
 // complain logs, up to a point: a client chooses how often things go wrong.
 func (c *conn) complain(what string, err error, args ...any) {

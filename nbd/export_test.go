@@ -29,10 +29,10 @@ func (e *Export) Kept() int {
 }
 
 // Converse runs one connection of a peer without asking the kernel who it is.
-func (s *Server) Converse(nc net.Conn, peer Peer) {
-	c := newConn(s, nc, peer, Entrance{})
+func (s *Server) Converse(nc net.Conn, peer Peer, e Entrance) {
+	c := newConn(s, nc, peer, e)
 	s.mu.Lock()
-	c.user = s.purseOf(peer.UID)
+	c.user = s.purseOf(peer.user())
 	s.mu.Unlock()
 	c.serve(context.Background())
 }

@@ -31,7 +31,7 @@ func (p *tape) SetWriteDeadline(t time.Time) error { return nil }
 func play(said []byte) *bytes.Reader {
 	server := nbd.NewServer(nbdtest.NewExports(nbd.NewExport("vol", nbdtest.NewMemory(1<<16), nbd.Options{})), slog.New(slog.DiscardHandler))
 	p := &tape{in: bytes.NewReader(said)}
-	server.Converse(p, nbd.Peer{UID: 1000})
+	server.Converse(p, nbd.Peer{UID: 1000}, nbd.Entrance{})
 	return bytes.NewReader(p.out.Bytes())
 }
 
@@ -45,6 +45,10 @@ func handshakeSeeds() [][]byte {
 		joined(clientFlags(3), optionBytes(optInfo, ask("")), optionBytes(optList, nil), optionBytes(optAbort, nil)),
 		joined(clientFlags(0), optionBytes(optExportName, []byte("vol"))),
 		joined(clientFlags(3), optionBytes(optStartTLS, nil), optionBytes(optStructured, nil), optionBytes(99, make([]byte, 40))),
+		joined(clientFlags(3), optionBytes(optStructured, nil), optionBytes(optListMeta, askMeta("vol")), optionBytes(optSetMeta, askMeta("", "base:allocation", "x:y")),
+			optionBytes(optGo, ask("vol"))),
+		joined(clientFlags(3), optionBytes(optExtended, nil), optionBytes(optSetMeta, askMeta("vol", "base:")[:13]), optionBytes(optStructured, nil)),
+		joined(clientFlags(3), optionBytes(optExtended, nil), optionBytes(optExportName, []byte("vol"))),
 		joined(clientFlags(3), optionBytes(optGo, []byte{0xff, 0xff, 0xff, 0xff, 0, 0}), optionBytes(optGo, ask("nope"))),
 	}
 }

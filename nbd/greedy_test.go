@@ -62,7 +62,7 @@ func asUser(t *testing.T, server *nbd.Server) *house {
 			if err != nil {
 				return
 			}
-			go server.Converse(nc, nbd.Peer{UID: 1000})
+			go server.Converse(nc, nbd.Peer{UID: 1000}, nbd.Entrance{})
 		}
 	}()
 	return h

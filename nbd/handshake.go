@@ -25,7 +25,7 @@ type option struct {
 	wire.Option
 }
 
-// handshake is fixed newstyle (spec items 1 to 9). It returns the export that the client has opened and joined, or
+// handshake is fixed newstyle (spec items 1 to 11). It returns the export that the client has opened and joined, or
 // nil where the session ends in good order without one.
 func (c *conn) handshake(ctx context.Context) (*Export, error) {
 	c.limit(time.Now().Add(c.server.handshakeTime))
@@ -66,6 +66,19 @@ func (c *conn) greet() error {
 		return fmt.Errorf("nbd: client flags %#x were not offered", flags)
 	}
 	c.noZeroes = flags&uint32(wire.FlagNoZeroes) != 0
+	if flags&uint32(wire.FlagFixedNewstyle) == 0 {
+		return c.withoutOptions()
+	}
+	return nil
+}
+
+// withoutOptions is for a client that knows no options but EXPORT_NAME: it can't be asked for TLS, nor use it (the protocol's
+// "NOTLS mode").
+func (c *conn) withoutOptions() error {
+	if c.entrance.Force {
+		return errors.New("nbd: the client can't do TLS, which is asked for here")
+	}
+	c.entrance.TLS = nil
 	return nil
 }
 
@@ -81,11 +94,14 @@ func (c *conn) readOption() (option, error) {
 	return option{c, opt}, nil
 }
 
-// answer deals with one option; done ends the handshake. During shutdown all but ABORT is refused, and EXPORT_NAME,
-// which has no error reply, ends the session (spec items 4 and 9).
+// answer deals with one option; done ends the handshake. EXPORT_NAME has no error reply: where it is barred the session
+// ends (spec item 4).
 func (c *conn) answer(ctx context.Context, opt option) (export *Export, done bool, err error) {
-	if c.server.quiet.Load() && opt.ID != wire.OptAbort && opt.ID != wire.OptExportName {
-		return nil, false, opt.refuse(wire.RepErrShutdown, "the server is shutting down")
+	if kind := c.barred(opt.ID); kind != 0 {
+		if opt.ID == wire.OptExportName {
+			return nil, true, nil
+		}
+		return nil, false, opt.refuse(kind, reason(kind))
 	}
 	switch opt.ID {
 	case wire.OptExportName:
@@ -95,13 +111,35 @@ func (c *conn) answer(ctx context.Context, opt option) (export *Export, done boo
 		return nil, true, opt.abort()
 	case wire.OptList:
 		return nil, false, opt.list(ctx)
+	case wire.OptStartTLS:
+		return nil, false, opt.startTLS(ctx)
 	case wire.OptInfo:
 		return nil, false, opt.info(ctx)
 	case wire.OptGo:
 		export, err = opt.open(ctx)
 		return export, export != nil, err
-	case wire.OptStartTLS, wire.OptStructuredReply:
-		return nil, false, opt.withoutData()
+	case wire.OptStructuredReply:
+		return nil, false, opt.structuredReply()
+	case wire.OptListMeta:
+		return nil, false, opt.listMeta(ctx)
+	case wire.OptSetMeta:
+		return nil, false, opt.setMeta(ctx)
+	case wire.OptExtendedHeaders:
+		return nil, false, opt.extendedHeaders()
 	}
 	return nil, false, opt.refuse(wire.RepErrUnsup, "option is not supported")
+}
+
+// barred is the error that an option gets whatever it asks, 0 for none. TLS comes first where it is forced (spec item 10);
+// during shutdown all but ABORT is refused (spec item 9).
+func (c *conn) barred(id uint32) uint32 {
+	switch {
+	case id == wire.OptAbort:
+		return 0
+	case c.entrance.Force && !c.secure && id != wire.OptStartTLS:
+		return wire.RepErrTLSReqd
+	case c.server.quiet.Load():
+		return wire.RepErrShutdown
+	}
+	return 0
 }

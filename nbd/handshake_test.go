@@ -60,7 +60,7 @@ func TestNBD03_UnknownOptionsAreSkippedToTheByte(t *testing.T) {
 	for _, n := range []int{0, 1, 15, 16, 17, 16384, 300_000} {
 		c.want(0xbadc0de, bytes.Repeat([]byte("IHAVEOPT"), n)[:n], repErrUnsup)
 	}
-	for _, id := range []uint32{0, 4, optStartTLS, optStructured, optListMeta, optSetMeta, optExtended} {
+	for _, id := range []uint32{0, 4, optStartTLS, 12, 1 << 31} {
 		c.want(id, nil, repErrUnsup)
 	}
 	c.want(optGo, ask("vol"), repAck)
@@ -110,7 +110,7 @@ func TestNBD06_ListTellsWhatTheCallerMayOpen(t *testing.T) {
 	if !slices.Equal(names, []string{"a", "p/b"}) {
 		t.Errorf("listed %q", names)
 	}
-	for _, id := range []uint32{optList, optStartTLS, optStructured} {
+	for _, id := range []uint32{optList, optStartTLS, optStructured, optExtended} {
 		c.want(id, []byte("data"), repErrInvalid)
 	}
 	// What may not be opened looks like what does not exist, to the last word.
@@ -215,8 +215,8 @@ func TestNBD08_HandshakeHasADeadline(t *testing.T) {
 	defer mute.Close()
 	in := h.enter(t, "vol")
 	late.closed()
-	(&raw{t, mute.(*net.UnixConn)}).read(18)
-	(&raw{t, mute.(*net.UnixConn)}).closed()
+	(&raw{t: t, nc: mute.(*net.UnixConn)}).read(18)
+	(&raw{t: t, nc: mute.(*net.UnixConn)}).closed()
 	in.lives() // who is through has all the time in the world
 }
 
@@ -230,7 +230,7 @@ func TestNBD08_ConnectionsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer third.Close()
-	(&raw{t, third.(*net.UnixConn)}).closed()
+	(&raw{t: t, nc: third.(*net.UnixConn)}).closed()
 	first.lives()
 	second.send(request{command: cmdDisc}.bytes())
 	second.closed()
@@ -247,7 +247,7 @@ func TestNBD08_ConnectionsAreCounted(t *testing.T) {
 
 func TestNBD08_LongOptionsAreNotBelieved(t *testing.T) {
 	h := one(t)
-	for _, id := range []uint32{optGo, optInfo, optExportName, optList, 99} {
+	for _, id := range []uint32{optGo, optInfo, optExportName, optList, optStartTLS, optStructured, optListMeta, optSetMeta, optExtended, 99} {
 		c := h.connect(t, fixedFlags)
 		head := optionBytes(id, nil)
 		binary.BigEndian.PutUint32(head[12:], 1<<32-1)
@@ -264,13 +264,28 @@ func TestNBD09_ShutdownIsToldInHandshakes(t *testing.T) {
 	h.server.Quiesce()
 	after := h.connect(t, fixedFlags)
 	for _, c := range []*raw{before, after} {
-		for _, id := range []uint32{optList, optInfo, optGo, optStartTLS, optStructured, 99} {
+		for _, id := range []uint32{optList, optInfo, optGo, optStartTLS, optStructured, optListMeta, optSetMeta, optExtended, 99} {
 			c.want(id, ask("vol"), repErrShutdown)
 		}
 		c.want(optAbort, nil, repAck)
 	}
 	c := h.connect(t, fixedFlags)
 	c.option(optExportName, []byte("vol"))
+	c.closed()
+}
+
+func TestNBD09_NothingIsAgreedTwice(t *testing.T) {
+	h := one(t)
+	c := h.connect(t, fixedFlags)
+	c.want(optStructured, nil, repAck)
+	c.want(optStructured, nil, repErrInvalid)
+	c.want(optExtended, nil, repAck) // more than structured replies, and so after them too
+	c.want(optExtended, nil, repErrInvalid)
+	c.want(optStructured, nil, repErrExtReqd)
+	c = h.connect(t, fixedFlags)
+	c.want(optExtended, nil, repAck)
+	c.want(optStructured, nil, repErrExtReqd)
+	c.option(optExportName, []byte("vol")) // whose answer would be in headers that nobody agreed on
 	c.closed()
 }
 

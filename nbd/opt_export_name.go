@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"nbdcrypt/nbd/internal/wire"
@@ -11,6 +12,9 @@ import (
 // exportName opens an export for a client that negotiates nothing. There is no error reply, so what fails ends the
 // session (spec item 4); the answer is padded unless the client asked not to (spec item 2).
 func (o option) exportName(ctx context.Context) (*Export, error) {
+	if o.conn.terms.extended {
+		return nil, errors.New("nbd: EXPORT_NAME after EXTENDED_HEADERS, which the protocol forbids")
+	}
 	if o.Length > wire.MaxString {
 		return nil, fmt.Errorf("nbd: export name of %d bytes", o.Length)
 	}
@@ -29,6 +33,7 @@ func (o option) exportName(ctx context.Context) (*Export, error) {
 		export.part(o.conn)
 		return nil, err
 	}
+	o.conn.terms.settle(export)
 	return export, nil
 }
 

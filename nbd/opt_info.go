@@ -74,6 +74,9 @@ func (o option) open(ctx context.Context) (*Export, error) {
 		export.part(o.conn)
 		return nil, err
 	}
+	if export != nil {
+		o.conn.terms.settle(export)
+	}
 	return export, err
 }
 

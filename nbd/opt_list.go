@@ -38,11 +38,3 @@ func listed(info Info) []byte {
 	}
 	return data
 }
-
-// withoutData refuses an option that is not served yet. Data where none belongs is told first (spec item 6).
-func (o option) withoutData() error {
-	if o.Length != 0 {
-		return o.refuse(wire.RepErrInvalid, "the option takes no data")
-	}
-	return o.refuse(wire.RepErrUnsup, "option is not supported")
-}

@@ -61,10 +61,12 @@ func (o option) find(ctx context.Context, name string) (*Export, int64, uint32) 
 	return nil, 0, wire.RepErrPlatform
 }
 
-// reason is the words that go with what find answers. The same for an export that does not exist and for one that
+// reason is the words that go with what find and barred answer. The same for an export that does not exist and for one that
 // is not for this user.
 func reason(kind uint32) string {
 	switch kind {
+	case wire.RepErrTLSReqd:
+		return "this server wants TLS: upgrade first"
 	case wire.RepErrShutdown:
 		return "shutting down: the disk is being detached, or the server is ending"
 	case wire.RepErrUnknown:

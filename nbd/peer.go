@@ -9,8 +9,9 @@ import (
 // NoUID is the UID of who is known by Name alone. No user has it (uid_t(-1) of setuid(2)).
 const NoUID = ^uint32(0)
 
-// Peer is who is at the other end. Over a unix socket the kernel names the user; Name is for who is known by a
-// certificate, or by the address of a virtual machine, and not by a uid.
+// Peer is who is at the other end. Over a unix socket the kernel names the user; Name is for who is not known by a uid, the kind
+// first, so that nothing passes for another kind: CertificatePrefix and the name in the certificate, or what an Entrance says.
+// Who has neither is not known yet, and waits for a certificate.
 type Peer struct {
 	UID, GID uint32
 	PID      int32

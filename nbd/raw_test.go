@@ -27,11 +27,14 @@ const (
 	repAck         = 1
 	repServer      = 2
 	repInfo        = 3
+	repMeta        = 4
 	repErrUnsup    = 1<<31 + 1
 	repErrInvalid  = 1<<31 + 3
+	repErrTLSReqd  = 1<<31 + 5
 	repErrUnknown  = 1<<31 + 6
 	repErrShutdown = 1<<31 + 7
 	repErrTooBig   = 1<<31 + 9
+	repErrExtReqd  = 1<<31 + 10
 
 	cmdRead   = 0
 	cmdWrite  = 1
@@ -63,8 +66,17 @@ const (
 
 // raw is a client that says what the test wants, lies included.
 type raw struct {
-	t  testing.TB
-	nc *net.UnixConn
+	t    testing.TB
+	nc   *net.UnixConn
+	over net.Conn // TLS over nc, or nil
+}
+
+// conn is where the client speaks.
+func (c *raw) conn() net.Conn {
+	if c.over != nil {
+		return c.over
+	}
+	return c.nc
 }
 
 // connect reads the greeting and answers with flags.
@@ -74,7 +86,7 @@ func (h *house) connect(t testing.TB, flags uint32) *raw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &raw{t, nc.(*net.UnixConn)}
+	c := &raw{t: t, nc: nc.(*net.UnixConn)}
 	t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(patience))
 	hello := c.read(18)
@@ -98,7 +110,7 @@ func (h *house) enter(t testing.TB, name string) *raw {
 
 func (c *raw) send(b []byte) {
 	c.t.Helper()
-	if _, err := c.nc.Write(b); err != nil {
+	if _, err := c.conn().Write(b); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -106,7 +118,7 @@ func (c *raw) send(b []byte) {
 func (c *raw) read(n int) []byte {
 	c.t.Helper()
 	b := make([]byte, n)
-	if _, err := io.ReadFull(c.nc, b); err != nil {
+	if _, err := io.ReadFull(c.conn(), b); err != nil {
 		c.t.Fatal(err)
 	}
 	return b
@@ -115,7 +127,7 @@ func (c *raw) read(n int) []byte {
 // closed waits for the server to hang up, with nothing more said.
 func (c *raw) closed() {
 	c.t.Helper()
-	n, err := c.nc.Read(make([]byte, 1))
+	n, err := c.conn().Read(make([]byte, 1))
 	if n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		c.t.Fatalf("the server did not hang up: %d bytes, %v", n, err)
 	}

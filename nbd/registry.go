@@ -1,38 +1,85 @@
 package nbd
 
-import "net"
+import (
+	"errors"
+	"net"
+)
+
+var errFull = errors.New("nbd: this user has too many connections")
+
+// user is whose a connection counts as: who is known by name has a count of their own, and all who are not known yet share one.
+type user struct {
+	uid  uint32
+	name string
+}
+
+func (p Peer) user() user {
+	if p.UID != NoUID {
+		return user{uid: p.UID}
+	}
+	return user{NoUID, p.Name}
+}
 
 // admit counts c in, within the limits (spec item 8).
 func (s *Server) admit(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	uid := c.peer.UID
 	if s.closed {
 		return false
 	}
-	if len(s.conns) >= s.limit || uid != 0 && s.users[uid] >= s.userLimit {
-		s.tellFull(uid)
+	if len(s.conns) >= s.limit || !s.hasRoom(c.peer.user()) {
+		s.tellFull(c.peer.user())
 		return false
 	}
 	s.full = false
 	s.conns[c] = struct{}{}
-	s.users[uid]++
-	c.user = s.purseOf(uid)
+	s.enter(c)
 	return true
 }
 
-// purseOf is what all connections of a user count their memory in; root's is not bounded. The caller holds mu.
-func (s *Server) purseOf(uid uint32) *purse {
-	if uid != 0 && s.purses[uid] == nil {
-		s.purses[uid] = &purse{limit: s.userPayload}
+// rename gives c another peer, which must have room for it.
+func (s *Server) rename(c *conn, peer Peer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.hasRoom(peer.user()) {
+		s.tellFull(peer.user())
+		return errFull
 	}
-	return s.purses[uid]
+	s.leave(c)
+	c.name(peer)
+	s.enter(c)
+	return nil
+}
+
+// hasRoom, enter and leave count the connections of a user. The caller holds mu.
+func (s *Server) hasRoom(u user) bool { return u.uid == 0 || s.users[u] < s.userLimit }
+
+func (s *Server) enter(c *conn) {
+	u := c.peer.user()
+	s.users[u]++
+	c.user = s.purseOf(u)
+}
+
+func (s *Server) leave(c *conn) {
+	u := c.peer.user()
+	if s.users[u]--; s.users[u] == 0 {
+		delete(s.users, u)
+		delete(s.purses, u)
+	}
+}
+
+// purseOf is what all connections of a user count their memory in; root's is not bounded. The caller holds mu.
+func (s *Server) purseOf(u user) *purse {
+	if u.uid != 0 && s.purses[u] == nil {
+		s.purses[u] = &purse{limit: s.userPayload}
+	}
+	return s.purses[u]
 }
 
 // tellFull logs that there are too many connections, once until there is room again: whoever knocks chooses how often.
-func (s *Server) tellFull(uid uint32) {
+func (s *Server) tellFull(u user) {
 	if !s.full {
-		s.log.Warn("nbd: too many connections", "uid", uid, "user", s.users[uid], "all", len(s.conns))
+		s.log.Warn("nbd: too many connections", "uid", u.uid, "name", u.name, "user", s.users[u], "all", len(s.conns))
 	}
 	s.full = true
 }
@@ -41,12 +88,8 @@ func (s *Server) tellFull(uid uint32) {
 func (s *Server) dismiss(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	uid := c.peer.UID
 	delete(s.conns, c)
-	if s.users[uid]--; s.users[uid] == 0 {
-		delete(s.users, uid)
-		delete(s.purses, uid)
-	}
+	s.leave(c)
 	s.endIfEmpty()
 }
 

@@ -37,8 +37,8 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
-	users     map[uint32]int
-	purses    map[uint32]*purse
+	users     map[user]int
+	purses    map[user]*purse
 	full      bool
 	closed    bool
 	ended     chan struct{}
@@ -56,8 +56,8 @@ func NewServer(exports Exports, log *slog.Logger) *Server {
 		userPayload:   maxUserPayload,
 		listeners:     make(map[net.Listener]struct{}),
 		conns:         make(map[*conn]struct{}),
-		users:         make(map[uint32]int),
-		purses:        make(map[uint32]*purse),
+		users:         make(map[user]int),
+		purses:        make(map[user]*purse),
 		ended:         make(chan struct{}),
 	}
 }

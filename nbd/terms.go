@@ -8,3 +8,6 @@ type terms struct {
 	allocation bool
 	metaExport string
 }
+
+// settle is called when an export was opened: contexts that were chosen for another one are void (spec item 26).
+func (t *terms) settle(e *Export) { t.allocation = t.allocation && t.metaExport == e.name }
