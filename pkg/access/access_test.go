@@ -42,7 +42,7 @@ func must(t *testing.T, err error) {
 // allowed is the policy as it should be: A for the security administrator, U for the user, R for the auditor, N for
 // who has no role. Root and the daemon's own user may do everything.
 var allowed = map[access.Action]string{
-	access.StatusShow: "AURN", access.GrantCreate: "A", access.GrantList: "AUR", access.GrantRevoke: "A",
+	access.StatusShow: "AURN", access.MetricsShow: "AUR", access.GrantCreate: "A", access.GrantList: "AUR", access.GrantRevoke: "A",
 	access.KeyCreate: "AU", access.KeyList: "AUR", access.KeyShow: "AUR", access.KeyEnable: "A", access.KeyDisable: "A",
 	access.DiskCreate: "U", access.DiskList: "AUR", access.DiskShow: "AUR", access.DiskExtend: "U", access.DiskDelete: "U",
 	access.DiskEscrow: "U", access.DiskAttach: "U", access.DiskDetach: "U", access.CheckRun: "AUR",

@@ -8,6 +8,7 @@ type Action int
 // The actions.
 const (
 	StatusShow Action = iota + 1
+	MetricsShow
 	GrantCreate
 	GrantList
 	GrantRevoke
@@ -49,6 +50,7 @@ type rule struct {
 // clear, which escrow hands out, is data: a security administrator must not get it.
 var rules = map[Action]rule{
 	StatusShow:  {"see the status", []Role{User, SecurityAdmin, Auditor}, true},
+	MetricsShow: {"see the metrics", []Role{User, SecurityAdmin, Auditor}, false},
 	GrantCreate: {"grant the key store's rights", []Role{SecurityAdmin}, false},
 	GrantList:   {"list grants", []Role{User, SecurityAdmin, Auditor}, false},
 	GrantRevoke: {"revoke the key store's rights", []Role{SecurityAdmin}, false},

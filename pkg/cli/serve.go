@@ -18,6 +18,8 @@ type ServeOptions struct {
 	Region  string
 	// Listen are more places to serve NBD at than the socket in Run, as URIs.
 	Listen []string
+	// Metrics is HOST:PORT or unix:PATH, or empty.
+	Metrics string
 	// KeyMemory is one of keyMemories.
 	KeyMemory string
 }
@@ -37,7 +39,10 @@ the state directory can ever be opened: back it up. With such a slot the daemon 
 
 Keys lie in memory of the kind memfd_secret, which not even root can read, or in locked memory where the kernel lacks that. While
 memfd_secret is in use the machine can't hibernate. --key-memory locked lets it; root can read the keys then, and hibernating writes
-them to disk.`,
+them to disk.
+
+Metrics for Prometheus are at /metrics on the control socket, for users who may list disks. --metrics tells them to whoever can connect
+to a loopback address (every user of this machine) or a unix socket (the daemon's user and its group): they name disks, never keys.`,
 		Example: `  nbdcrypt serve
   nbdcrypt serve --state /srv/nbdcrypt --root-key /etc/nbdcrypt/root.key --region north`,
 		Args: wants(),
@@ -55,6 +60,7 @@ them to disk.`,
 	flags.StringVar(&given.RootKey, "root-key", "", "the root key file (default $NBDCRYPT_ROOT_KEY, /etc/nbdcrypt/root.key or $XDG_CONFIG_HOME/nbdcrypt/root.key)")
 	flags.StringVar(&given.Region, "region", "local", "the region that grants and keys belong to")
 	flags.StringArrayVar(&given.Listen, "listen", nil, "serve NBD at this URI too (may be repeated)")
+	flags.StringVar(&given.Metrics, "metrics", "", "also serve metrics at 127.0.0.1:PORT or unix:PATH")
 	flags.StringVar(&given.KeyMemory, "key-memory", "auto", "where keys lie: auto, memfd_secret or locked")
 	_ = cmd.RegisterFlagCompletionFunc("key-memory", cobra.FixedCompletions(keyMemories(), cobra.ShellCompDirectiveNoFileComp))
 	for _, name := range []string{"state", "pool", "root-key"} {

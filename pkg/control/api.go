@@ -23,7 +23,9 @@ const DefaultProject = "default"
 
 // Routes, as net/http patterns. {disk}, {key} and {slot} are ids or names; an alias with slashes is path-escaped.
 const (
-	RouteStatus      = "GET /v1/status"
+	RouteStatus = "GET /v1/status"
+	// RouteMetrics is where Prometheus looks, and answers in its format.
+	RouteMetrics     = "GET /metrics"
 	RouteGrantCreate = "POST /v1/grants"
 	RouteGrantList   = "GET /v1/grants"
 	RouteGrantRevoke = "DELETE /v1/grants"

@@ -151,6 +151,10 @@ func (d *Daemon) handler(r route) http.Handler {
 			}
 			return
 		}
+		if answer, is := body.(http.Handler); is {
+			answer.ServeHTTP(w, req)
+			return
+		}
 		control.WriteJSON(w, status, body)
 	})
 }
@@ -174,7 +178,7 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 	if err == nil {
 		body, err = d.do(r, c)
 	}
-	if r.verb != "" && !c.recorded {
+	if r.verb != "" && !c.recorded && (err != nil || !r.is(quiet)) {
 		d.record(c, r.verb, c.resource(), err)
 	}
 	switch {

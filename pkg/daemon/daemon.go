@@ -33,6 +33,8 @@ type Options struct {
 	State, Run, Pool, RootKey, Region string
 	// Listen are more NBD sockets, as nbd+unix URIs.
 	Listen []string
+	// Metrics is where metrics are told to whoever connects, HOST:PORT or unix:PATH; empty for the control socket alone.
+	Metrics string
 	// KeyMemory is where keys have to lie: "auto" or empty for the best that there is, "memfd_secret" or "locked".
 	KeyMemory string
 	Version   string
@@ -78,6 +80,7 @@ type Daemon struct {
 	exports *exports
 	nbd     *nbd.Server
 	api     *http.Server
+	scrape  http.Handler
 
 	// asking counts the calls that a passphrase follows.
 	asking sync.WaitGroup
@@ -99,6 +102,7 @@ func newDaemon(o Options) *Daemon {
 	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(keptJobs), replays: newReplays(256),
 		pace: newPace(), guesses: newGuesses(), exports: newExports()}
 	d.life, d.endLife = context.WithCancel(context.Background())
+	d.scrape = newScrape(d)
 	d.self = d.callerOf(uint32(os.Geteuid()))
 	return d
 }
@@ -142,13 +146,24 @@ func (d *Daemon) serve(ctx context.Context) (<-chan error, error) {
 		return nil, errors.Join(err, controlSocket.Close())
 	}
 	extra, err := extraListeners(d.o.Listen)
+	var metrics net.Listener
+	if err == nil {
+		metrics, err = listenMetrics(d.o.Metrics)
+	}
 	if err != nil {
 		for _, l := range append(extra, controlSocket, nbdSocket) {
 			_ = l.Close()
 		}
 		return nil, err
 	}
-	failed := make(chan error, 2+len(extra))
+	failed := make(chan error, 3+len(extra))
+	if metrics != nil {
+		go func() {
+			if err := d.serveMetrics(metrics); err != nil {
+				failed <- err
+			}
+		}()
+	}
 	go func() {
 		if err := d.api.Serve(controlSocket); !errors.Is(err, http.ErrServerClosed) {
 			failed <- err

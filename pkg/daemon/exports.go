@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sort"
 	"sync"
 
@@ -21,6 +23,7 @@ type exports struct {
 
 // exported is one export with who may open it.
 type exported struct {
+	of         *volume.Attachment
 	export     *nbd.Export
 	attacher   uint32
 	allow      []uint32
@@ -32,7 +35,7 @@ func newExports() *exports {
 }
 
 func (x *exports) add(a *volume.Attachment, attacher uint32, allow []uint32, names []string) {
-	e := &exported{export: exportOf(a), attacher: attacher, allow: allow, allowNames: names}
+	e := &exported{of: a, export: exportOf(a), attacher: attacher, allow: allow, allowNames: names}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.byDisk[a.Disk], x.byName[e.export.Name()] = e, e
@@ -42,6 +45,13 @@ func (x *exports) get(a *volume.Attachment) *exported {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.byDisk[a.Disk]
+}
+
+// all are the exports that are there now, in no order.
+func (x *exports) all() []*exported {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Collect(maps.Values(x.byName))
 }
 
 func (x *exports) remove(a *volume.Attachment) {

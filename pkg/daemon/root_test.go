@@ -120,7 +120,7 @@ func (d *Daemon) records(t *testing.T) (list []audit.Record) {
 func TestRuleA4_NothingOpensWithoutTheRootKey(t *testing.T) {
 	d, restore := startLocked(t)
 	answered := map[string]int{
-		control.RouteStatus: http.StatusOK, control.RouteSlotList: http.StatusOK, control.RouteRootLock: http.StatusOK,
+		control.RouteStatus: http.StatusOK, control.RouteMetrics: http.StatusOK, control.RouteSlotList: http.StatusOK, control.RouteRootLock: http.StatusOK,
 		control.RouteRootUnlock: http.StatusServiceUnavailable, control.RouteRootPassphrase: http.StatusBadRequest,
 	}
 	for _, r := range routes {
@@ -173,9 +173,9 @@ func TestRuleA4_NothingOpensWithoutTheRootKey(t *testing.T) {
 		}
 		verbs = append(verbs, fmt.Sprintf("%s %d by %d", rec.Verb, rec.Code, rec.UID))
 	}
-	want := "daemon.start 0 by 0, root unlock 10 by 0, root unlock 5 by 65534, root unlock 2 by 0, root unlock 5 by 65534, " +
+	want := "daemon.start 0 by 0, metrics 5 by 65534, root unlock 10 by 0, root unlock 5 by 65534, root unlock 2 by 0, root unlock 5 by 65534, " +
 		"root lock 0 by 0, root lock 5 by 65534, root slot list 0 by 0, root slot list 5 by 65534, root unlock 0 by 0, disk list 0 by 0"
-	if got := strings.Join(verbs, ", "); got != want || early != 8 {
+	if got := strings.Join(verbs, ", "); got != want || early != 9 {
 		t.Errorf("the log has, %d of it from before it was open,\n%s, want\n%s", early, got, want)
 	}
 }
@@ -486,7 +486,7 @@ func TestWhatWorksWhileLocked(t *testing.T) {
 		route, name, query, body string
 		want                     int
 	}{
-		{control.RouteStatus, "", "?keys=true", "", ok}, {control.RouteGrantList, "", "", "", ok}, {control.RouteGrantCreate, "", "", "", ok},
+		{control.RouteStatus, "", "?keys=true", "", ok}, {control.RouteMetrics, "", "", "", ok}, {control.RouteGrantList, "", "", "", ok}, {control.RouteGrantCreate, "", "", "", ok},
 		{control.RouteKeyList, "", "", "", ok}, {control.RouteKeyShow, "mine", "", "", ok}, {control.RouteKeyCreate, "", "", `{"alias":"new"}`, locked},
 		{control.RouteKeyDisable, "mine", "", "", ok}, {control.RouteKeyEnable, "mine", "", "", ok},
 		{control.RouteDiskList, "", "", "", ok}, {control.RouteDiskShow, "vault", "", "", ok}, {control.RouteDiskExtend, "spare", "", `{"size":2097152}`, ok},

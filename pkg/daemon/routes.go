@@ -26,6 +26,8 @@ const (
 	closed
 	// passphrase: a passphrase follows it, which nothing may keep for a repetition.
 	passphrase
+	// quiet: only its refusals are recorded. It is asked every few seconds, and an audit record is a sync.
+	quiet
 )
 
 func (r route) is(m manner) bool { return r.how&m != 0 }
@@ -33,6 +35,7 @@ func (r route) is(m manner) bool { return r.how&m != 0 }
 // routes is the whole control API.
 var routes = []route{
 	{control.RouteStatus, access.StatusShow, "status", closed, (*Daemon).status},
+	{control.RouteMetrics, access.MetricsShow, "metrics", closed | quiet, (*Daemon).metrics},
 	{control.RouteGrantCreate, access.GrantCreate, "grant create", changes, (*Daemon).grantCreate},
 	{control.RouteGrantList, access.GrantList, "grant list", 0, (*Daemon).grantList},
 	{control.RouteGrantRevoke, access.GrantRevoke, "grant revoke", changes, (*Daemon).grantRevoke},

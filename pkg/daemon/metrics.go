@@ -1,0 +1,175 @@
+package daemon
+
+import (
+	"math"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/secret"
+)
+
+// maxScrapes is how many scrapes are answered at a time: each holds all series in memory until it is sent.
+// scrapeTime is what the reader of one may take.
+const (
+	maxScrapes = 4
+	scrapeTime = 10 * time.Second
+)
+
+// collector makes metrics of what the daemon counts anyway. It looks at counters and takes no lock that I/O or a call holds for longer
+// than a moment.
+type collector struct{ daemon *Daemon }
+
+// metrics answers a scrape. Metrics name the disks of every project, so that access is asked as for a list of disks.
+func (d *Daemon) metrics(*call) (any, error) { return d.scrape, nil }
+
+// newRegistry gathers ours with those of the process and of Go's runtime. The constructors of package prometheus are marked as old,
+// but those in package collectors would bring database/sql into the program.
+func newRegistry(d *Daemon) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{d}, prometheus.NewGoCollector(), prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{}))
+	return registry
+}
+
+// newScrape makes the handler that answers a scrape.
+func newScrape(d *Daemon) http.Handler {
+	answer := promhttp.HandlerFor(newRegistry(d), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Who does not read must not keep the others from their turn. What is no connection needs no deadline.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTime))
+		answer.ServeHTTP(w, r)
+	})
+}
+
+// describe names one of our metrics.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("nbdcrypt_"+name, help, labels, nil)
+}
+
+// What is counted of a disk begins with its attach and ends with its detach: a rate over both is right, since a counter that
+// starts again counts as a reset.
+const sinceAttach = " since the disk was attached; gone with its detach."
+
+var (
+	requestsDesc = describe("nbd_requests_total", "NBD requests answered"+sinceAttach, "project", "disk", "command")
+	errorsDesc   = describe("nbd_request_errors_total", "NBD requests answered with an error"+sinceAttach, "project", "disk", "command")
+	bytesDesc    = describe("nbd_request_bytes_total",
+		"Bytes of payload read or written, or of the range, of NBD requests without an error"+sinceAttach, "project", "disk", "command")
+	durationDesc = describe("nbd_request_duration_seconds",
+		"Time from an NBD request read whole to its answer, of commands seen"+sinceAttach, "project", "disk", "command")
+	inFlightDesc    = describe("nbd_requests_in_flight", "NBD requests read and not answered yet.", "project", "disk")
+	connectionsDesc = describe("nbd_connections", "NBD connections that have the disk open.", "project", "disk")
+	failedDesc      = describe("disk_sync_failed", "1 where a sync failed: nothing more is written to the disk until it is detached.", "project", "disk")
+	exportsDesc     = describe("nbd_exports", "Disks that NBD clients can open.")
+	attachedDesc    = describe("disks_attached", "Disks attached by this daemon.")
+	keysDesc        = describe("keys_in_memory", "Keys in memory, by kind.", "kind")
+	usedDesc        = describe("key_memory_used_bytes", "Key memory that keys lie in.")
+	lockedDesc      = describe("key_memory_locked_bytes", "Key memory that keys lie in or that is kept for more.")
+	limitDesc       = describe("key_memory_limit_bytes", "Key memory that the daemon may lock; +Inf where nothing limits it.")
+	poolFreeDesc    = describe("pool_free_bytes", "Free space of the pool's file system.")
+	poolSizeDesc    = describe("pool_size_bytes", "Size of the pool's file system.")
+	rootLockedDesc  = describe("root_key_locked", "1 while the root key is locked.")
+	warningsDesc    = describe("warnings", "Warnings that `nbdcrypt status` shows.")
+	buildDesc       = describe("build_info", "1, with the build in the labels.", "version", "goversion")
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(to chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{requestsDesc, errorsDesc, bytesDesc, durationDesc, inFlightDesc, connectionsDesc, failedDesc,
+		exportsDesc, attachedDesc, keysDesc, usedDesc, lockedDesc, limitDesc, poolFreeDesc, poolSizeDesc, rootLockedDesc, warningsDesc, buildDesc} {
+		to <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	d := c.daemon
+	exports := d.exports.all()
+	for _, e := range exports {
+		collectExport(to, e)
+	}
+	gauge(to, exportsDesc, float64(len(exports)))
+	gauge(to, attachedDesc, float64(len(d.attachments())))
+	gauge(to, rootLockedDesc, boolean(d.since() != nil))
+	gauge(to, warningsDesc, float64(len(d.allWarnings())))
+	gauge(to, buildDesc, 1, d.o.Version, runtime.Version())
+	collectKeys(to)
+	if !d.isOpen.Load() {
+		return
+	}
+	if space, err := d.pool.Space(); err == nil {
+		gauge(to, poolFreeDesc, float64(space.Free))
+		gauge(to, poolSizeDesc, float64(space.Total))
+	}
+}
+
+func gauge(to chan<- prometheus.Metric, desc *prometheus.Desc, value float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+func boolean(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// collectKeys tells of kinds of keys, never of what a key is for.
+func collectKeys(to chan<- prometheus.Metric) {
+	memory, keys := secret.Snapshot()
+	kinds := map[string]int{}
+	for _, k := range keys {
+		kinds[k.Kind]++
+	}
+	for kind, n := range kinds {
+		gauge(to, keysDesc, float64(n), kind)
+	}
+	limit := float64(memory.Limit)
+	if memory.Limit == 0 {
+		limit = math.Inf(1)
+	}
+	gauge(to, usedDesc, float64(memory.Used))
+	gauge(to, lockedDesc, float64(memory.Locked))
+	gauge(to, limitDesc, limit)
+}
+
+func collectExport(to chan<- prometheus.Metric, e *exported) {
+	project, disk := e.of.Project, e.of.Name
+	stats := e.export.Stats()
+	gauge(to, inFlightDesc, float64(stats.InFlight), project, disk)
+	gauge(to, connectionsDesc, float64(stats.Clients), project, disk)
+	gauge(to, failedDesc, boolean(e.of.Device.Failed() != nil), project, disk)
+	for _, command := range stats.Commands {
+		collectCommand(to, command, project, disk, command.Name)
+	}
+}
+
+func collectCommand(to chan<- prometheus.Metric, of nbd.CommandStats, labels ...string) {
+	counter := func(desc *prometheus.Desc, n uint64) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels...)
+	}
+	counter(requestsDesc, of.Requests)
+	counter(errorsDesc, of.Errors)
+	counter(bytesDesc, of.Bytes)
+	if of.Requests > 0 { // most series of an idle disk would be its empty buckets
+		count, buckets := cumulative(of)
+		to <- prometheus.MustNewConstHistogram(durationDesc, count, of.Seconds, buckets, labels...)
+	}
+}
+
+// cumulative adds up the buckets of a command. All that the server keeps would be more than a scrape of a thousand disks needs: every power of
+// two from 8 µs to 4 ms is shown, and every other one up to 17 s.
+func cumulative(of nbd.CommandStats) (count uint64, buckets map[float64]uint64) {
+	buckets = make(map[float64]uint64, 16)
+	for i, n := range of.Latency {
+		count += n
+		if i >= 3 && i <= 12 || i > 12 && i%2 == 0 {
+			buckets[nbd.LatencyBound(i)] = count
+		}
+	}
+	return count, buckets
+}
