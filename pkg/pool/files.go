@@ -18,7 +18,8 @@ import (
 
 // Files is a pool of local files: volume "L/data" is the files DIR/L/data.0000, data.0001, … of at most 1 TiB.
 type Files struct {
-	dir string
+	dir         string
+	fastReserve func() bool
 
 	mu   sync.Mutex
 	open map[Identity]*fileVolume
@@ -31,7 +32,9 @@ func OpenFiles(dir string) (*Files, error) {
 			return nil, fmt.Errorf("pool: %w", err)
 		}
 	}
-	return &Files{dir: dir, open: map[Identity]*fileVolume{}}, nil
+	f := &Files{dir: dir, open: map[Identity]*fileVolume{}}
+	f.fastReserve = sync.OnceValue(f.canAllocate)
+	return f, nil
 }
 
 // makeDurably makes a folder and those above it that are missing; none of them goes with a power cut.
@@ -50,7 +53,17 @@ func makeDurably(dir string) error {
 
 // Capabilities of local files.
 func (f *Files) Capabilities() Capabilities {
-	return Capabilities{Discard: true, Reserve: true, Paths: true}
+	return Capabilities{Discard: true, Reserve: true, FastReserve: f.fastReserve(), Paths: true}
+}
+
+// canAllocate asks the file system for a block of a file without a name, for there is no way to ask whether it would.
+func (f *Files) canAllocate() bool {
+	fd, err := unix.Open(f.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return false
+	}
+	err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, BlockSize)
+	return errors.Join(err, unix.Close(fd)) == nil
 }
 
 // Space asks the file system.

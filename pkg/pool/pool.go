@@ -36,6 +36,8 @@ type Capabilities struct {
 	Discard bool
 	// Reserve tells that a write to a reserved range can't run out of space.
 	Reserve bool
+	// FastReserve tells that Reserve does so without writing the range.
+	FastReserve bool
 	// Paths tells that volumes are local files and Segments names them.
 	Paths bool
 }
@@ -65,6 +67,11 @@ type Volume interface {
 	Identity() Identity
 	Size() int64
 	ReadAt(p []byte, off int64) (int, error)
+	// ReadAtNowait is ReadAt for what can be had without waiting for storage, else the error wraps syscall.EAGAIN. A
+	// volume that can't tell reads plainly.
+	ReadAtNowait(p []byte, off int64) (int, error)
+	// Prefetch is advice: the range will be read soon. It does not wait for storage, and may fetch a part only.
+	Prefetch(off, n int64) error
 	WriteAt(p []byte, off int64) (int, error)
 	// WriteAtSync writes durably: the range, and what is needed to read it back, survives a power cut.
 	WriteAtSync(p []byte, off int64) (int, error)

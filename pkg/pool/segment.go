@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync/atomic"
 
@@ -15,18 +16,57 @@ import (
 type segment struct {
 	*os.File
 	dirty atomic.Bool
+	fd    int         // of File
+	blunt atomic.Bool // the file system can't tell which reads would wait
 
 	// syncer is a second descriptor for synchronous writes: Linux reports a writeback error once to each descriptor,
 	// and a flush must not miss one because a synchronous write was told of it. It is there from the start, since a
 	// process that runs out of descriptors later must not look like storage that fails.
 	syncer *os.File
+	syncFD int // of syncer
 }
 
-// WriteAt marks the segment after the write: a sync that begins in between must not take the mark away.
-func (s *segment) WriteAt(p []byte, off int64) (int, error) {
-	n, err := s.File.WriteAt(p, off)
-	s.dirty.Store(true)
+// read reads all of p: a segment is never shorter than its volume.
+func (s *segment) read(p []byte, off int64) (int, error) {
+	n, err := s.File.ReadAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %s ends early (%w)", ErrDamaged, s.Name(), unix.EIO)
+	}
 	return n, err
+}
+
+// readNowait is one read with RWF_NOWAIT (preadv2(2)). It is short where only the beginning is cached. A file system that
+// refuses the flag, as tmpfs does, is not asked again.
+func (s *segment) readNowait(p []byte, off int64) (int, error) {
+	if s.blunt.Load() {
+		return s.read(p, off)
+	}
+	n, err := unix.Preadv2(s.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+	switch {
+	case err == nil && n == len(p):
+		return n, nil
+	case err == nil, err == unix.EAGAIN, err == unix.EINTR:
+		return 0, unix.EAGAIN
+	case err == unix.EOPNOTSUPP, err == unix.ENOSYS:
+		s.blunt.Store(true)
+		return s.read(p, off)
+	}
+	return 0, fmt.Errorf("%s: read: %w", s.Name(), err)
+}
+
+// write marks the segment after the write: a sync that begins in between must not take the mark away.
+func (s *segment) write(p []byte, off int64) (int, error) {
+	n, err := s.File.WriteAt(p, off)
+	s.mark()
+	return n, err
+}
+
+// mark leaves a mark that is there alone, so that writers on many processors share the line it lies in. A sync that takes
+// the mark away after we saw it begins after our write.
+func (s *segment) mark() {
+	if !s.dirty.Load() {
+		s.dirty.Store(true)
+	}
 }
 
 // writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag.
@@ -35,7 +75,7 @@ func (s *segment) writeSync(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("%s is open for reading: %w", s.Name(), unix.EBADF)
 	}
 	for done := 0; done < len(p); {
-		n, err := unix.Pwritev2(int(s.syncer.Fd()), [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
+		n, err := unix.Pwritev2(s.syncFD, [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -66,7 +106,7 @@ func (s *segment) rewrite(off, n int64) error {
 		if _, err := s.ReadAt(buf, off); err != nil {
 			return err
 		}
-		if _, err := s.WriteAt(buf, off); err != nil {
+		if _, err := s.write(buf, off); err != nil {
 			return err
 		}
 	}

@@ -6,24 +6,16 @@ const SegmentSize = 1 << 40
 // part is the piece of a range that lies in one segment.
 type part struct {
 	segment int
-	off     int64 // in the segment
-	lo, hi  int64 // in the range
+	off, n  int64 // in the segment
 }
 
 // split cuts the range [off, off+n) of a volume at segment borders.
-func split(off, n int64) []part {
-	if n == 0 {
-		return nil
-	}
-	if off/SegmentSize == (off+n-1)/SegmentSize {
-		return []part{{int(off / SegmentSize), off % SegmentSize, 0, n}}
-	}
-	var parts []part
-	for lo := int64(0); lo < n; {
-		at := (off + lo) % SegmentSize
-		hi := min(n, lo+SegmentSize-at)
-		parts = append(parts, part{int((off + lo) / SegmentSize), at, lo, hi})
-		lo = hi
+func split(off, n int64) (parts []part) {
+	for end := off + n; off < end; {
+		at := off % SegmentSize
+		length := min(end-off, SegmentSize-at)
+		parts = append(parts, part{int(off / SegmentSize), at, length})
+		off += length
 	}
 	return parts
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -90,12 +89,13 @@ func (v *fileVolume) openSegment(path string) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("pool: %w", err)
 	}
-	s := &segment{File: file}
+	s := &segment{File: file, fd: int(file.Fd())}
 	v.segs = append(v.segs, s)
 	if !v.ro {
 		if s.syncer, err = os.OpenFile(path, mode, 0); err != nil {
 			return 0, fmt.Errorf("pool: %w", err)
 		}
+		s.syncFD = int(s.syncer.Fd())
 	}
 	st, err := file.Stat()
 	if err != nil {
@@ -110,7 +110,7 @@ func (v *fileVolume) lock() error {
 	if v.ro {
 		how = unix.LOCK_SH
 	}
-	if err := unix.Flock(int(v.segs[0].Fd()), how|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(v.segs[0].fd, how|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("%w: %s (%w)", ErrInUse, v.name, err)
 	}
 	return nil
@@ -136,42 +136,63 @@ func (v *fileVolume) enter(off, n int64) error {
 func (v *fileVolume) leave() { v.gate.RUnlock() }
 
 func (v *fileVolume) ReadAt(p []byte, off int64) (int, error) {
-	if err := v.enter(off, int64(len(p))); err != nil {
-		return 0, err
-	}
-	defer v.leave()
-	for _, s := range split(off, int64(len(p))) {
-		n, err := v.segs[s.segment].ReadAt(p[s.lo:s.hi], s.off)
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: %s ends early (%w)", ErrDamaged, v.segs[s.segment].Name(), unix.EIO)
-		}
-		if err != nil {
-			return int(s.lo) + n, fmt.Errorf("pool: %w", err)
-		}
-	}
-	return len(p), nil
+	return v.each(p, off, (*segment).read)
+}
+
+func (v *fileVolume) ReadAtNowait(p []byte, off int64) (int, error) {
+	return v.each(p, off, (*segment).readNowait)
 }
 
 func (v *fileVolume) WriteAt(p []byte, off int64) (int, error) {
-	return v.write(p, off, (*segment).WriteAt)
+	return v.each(p, off, (*segment).write)
 }
 
 func (v *fileVolume) WriteAtSync(p []byte, off int64) (int, error) {
-	return v.write(p, off, (*segment).writeSync)
+	return v.each(p, off, (*segment).writeSync)
 }
 
-func (v *fileVolume) write(p []byte, off int64, do func(*segment, []byte, int64) (int, error)) (int, error) {
+// each does with each part of p that lies in one segment what is to be done.
+func (v *fileVolume) each(p []byte, off int64, do func(*segment, []byte, int64) (int, error)) (int, error) {
 	if err := v.enter(off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	defer v.leave()
-	for _, s := range split(off, int64(len(p))) {
-		n, err := do(v.segs[s.segment], p[s.lo:s.hi], s.off)
+	for done := 0; done < len(p); {
+		at := off + int64(done)
+		length := min(int64(len(p)-done), SegmentSize-at%SegmentSize)
+		n, err := do(v.segs[at/SegmentSize], p[done:done+int(length)], at%SegmentSize)
+		done += n
+		if err == unix.EAGAIN {
+			return done, err // as it is: it is told often, and is no failure
+		}
 		if err != nil {
-			return int(s.lo) + n, fmt.Errorf("pool: %w", err)
+			return done, fmt.Errorf("pool: %w", err)
 		}
 	}
 	return len(p), nil
+}
+
+// prefetchStep is what a kernel reads ahead at least when it is asked to; of more it may read the beginning only. prefetchMost
+// bounds one call.
+const (
+	prefetchStep = 128 << 10
+	prefetchMost = 32 << 20
+)
+
+// Prefetch starts reading into the page cache.
+func (v *fileVolume) Prefetch(off, n int64) error {
+	if err := v.enter(off, n); err != nil {
+		return err
+	}
+	defer v.leave()
+	for end := off + min(n, prefetchMost); off < end; off += prefetchStep {
+		for _, p := range split(off, min(prefetchStep, end-off)) {
+			if err := unix.Fadvise(v.segs[p.segment].fd, p.off, p.n, unix.FADV_WILLNEED); err != nil {
+				return fmt.Errorf("pool: read %s ahead: %w", v.segs[p.segment].Name(), err)
+			}
+		}
+	}
+	return nil
 }
 
 // Settle syncs every segment, dirty to us or not. Only clean pages can be dropped, hence the order.
@@ -187,7 +208,7 @@ func (v *fileVolume) Settle(drop bool) error {
 		if !drop {
 			continue
 		}
-		if err := unix.Fadvise(int(s.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		if err := unix.Fadvise(s.fd, 0, 0, unix.FADV_DONTNEED); err != nil {
 			return fmt.Errorf("pool: drop the cache of %s: %w", s.Name(), err)
 		}
 	}
@@ -220,7 +241,7 @@ func (v *fileVolume) NextData(off int64) (int64, error) {
 	defer v.leave()
 	for i := int(off / SegmentSize); i < len(v.segs); i++ {
 		base := int64(i) * SegmentSize
-		at, err := unix.Seek(int(v.segs[i].Fd()), max(0, off-base), unix.SEEK_DATA)
+		at, err := unix.Seek(v.segs[i].fd, max(0, off-base), unix.SEEK_DATA)
 		switch {
 		case err == nil:
 			return base + at, nil
@@ -236,7 +257,7 @@ func (v *fileVolume) NextData(off int64) (int64, error) {
 // Discard punches holes into whole blocks; a file system that can't keeps the space.
 func (v *fileVolume) Discard(off, n int64) error {
 	return v.fallocate(off, n, func(s *segment, off, n int64) error {
-		err := unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		err := unix.Fallocate(s.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			return nil
 		}
@@ -247,7 +268,7 @@ func (v *fileVolume) Discard(off, n int64) error {
 // Reserve allocates the range.
 func (v *fileVolume) Reserve(off, n int64) error {
 	return v.fallocate(off, n, func(s *segment, off, n int64) error {
-		err := unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+		err := unix.Fallocate(s.fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			return s.rewrite(off, n)
 		}
@@ -262,14 +283,14 @@ func (v *fileVolume) fallocate(off, n int64, do func(s *segment, off, n int64) e
 	defer v.leave()
 	for _, p := range split(off, n) {
 		s := v.segs[p.segment]
-		err := do(s, p.off, p.hi-p.lo)
+		err := do(s, p.off, p.n)
 		for errors.Is(err, unix.EINTR) {
-			err = do(s, p.off, p.hi-p.lo)
+			err = do(s, p.off, p.n)
 		}
 		if err != nil {
 			return fmt.Errorf("pool: %s: %w", s.Name(), err)
 		}
-		s.dirty.Store(true)
+		s.mark()
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ type Op string
 // The operations that Faults can hook.
 const (
 	OpRead    Op = "read"
+	OpNowait  Op = "read-nowait"
+	OpFetch   Op = "prefetch"
 	OpWrite   Op = "write"
 	OpSync    Op = "write-sync"
 	OpFlush   Op = "flush"
@@ -83,6 +85,20 @@ func (v *faulty) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	return v.Volume.ReadAt(p, off)
+}
+
+func (v *faulty) ReadAtNowait(p []byte, off int64) (int, error) {
+	if err := v.ask(OpNowait, off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	return v.Volume.ReadAtNowait(p, off)
+}
+
+func (v *faulty) Prefetch(off, n int64) error {
+	if err := v.ask(OpFetch, off, n); err != nil {
+		return err
+	}
+	return v.Volume.Prefetch(off, n)
 }
 
 func (v *faulty) WriteAt(p []byte, off int64) (int, error) {

@@ -98,7 +98,7 @@ func (p *Power) step() error {
 }
 
 func (p *Power) Capabilities() pool.Capabilities {
-	return pool.Capabilities{Discard: true, Reserve: true}
+	return pool.Capabilities{Discard: true, Reserve: true, FastReserve: true}
 }
 
 func (p *Power) Space() (pool.Space, error) { return pool.Space{Total: 1 << 40, Free: 1 << 40}, nil }
@@ -210,6 +210,15 @@ func (v *powered) ReadAt(p []byte, off int64) (int, error) {
 		n += copy(p[n:], v.disk.sector(at / sectorSize)[at%sectorSize:])
 	}
 	return len(p), nil
+}
+
+// ReadAtNowait reads: nothing in memory waits.
+func (v *powered) ReadAtNowait(p []byte, off int64) (int, error) { return v.ReadAt(p, off) }
+
+func (v *powered) Prefetch(off, n int64) error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	return v.begin(off, n)
 }
 
 func (v *powered) WriteAt(p []byte, off int64) (int, error) {

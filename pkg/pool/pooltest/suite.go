@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"syscall"
 	"testing"
 
 	"nbdcrypt/pkg/pool"
@@ -22,6 +23,8 @@ func Run(t *testing.T, make func(t *testing.T) pool.Pool) {
 		"Concurrent":  testConcurrent,
 		"ReopenKeeps": testReopen,
 		"NextData":    testNextData,
+		"Nowait":      testNowait,
+		"Prefetch":    testPrefetch,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, make(t)) })
 	}
@@ -112,6 +115,12 @@ func testNames(t *testing.T, p pool.Pool) {
 func testBounds(t *testing.T, p pool.Pool) {
 	v := create(t, p, 8192)
 	for _, off := range []int64{-1, 8192, 8191, 1 << 62, -1 << 63} {
+		if _, err := v.ReadAtNowait(make([]byte, 2), off); err == nil || errors.Is(err, syscall.EAGAIN) {
+			t.Errorf("read of 2 bytes at %d without waiting: %v", off, err)
+		}
+		if v.Prefetch(off, 2) == nil {
+			t.Errorf("prefetch of 2 bytes at %d: no error", off)
+		}
 		if _, err := v.ReadAt(make([]byte, 2), off); err == nil {
 			t.Errorf("read of 2 bytes at %d: no error", off)
 		}
@@ -205,6 +214,42 @@ func testNextData(t *testing.T, p pool.Pool) {
 			}
 		}
 	}
+}
+
+// testNowait: a read that does not wait reads what is there, or says EAGAIN; what was just read needs no wait, or the
+// volume could do without the method.
+func testNowait(t *testing.T, p pool.Pool) {
+	v := create(t, p, 1<<20)
+	data := bytes.Repeat([]byte("0123456"), 1000)
+	write(t, v, data, 4095)
+	for _, drop := range []bool{false, true} {
+		if err := v.Settle(drop); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(data))
+		n, err := v.ReadAtNowait(got, 4095)
+		if !errors.Is(err, syscall.EAGAIN) && (err != nil || n != len(data) || !bytes.Equal(got, data)) {
+			t.Fatalf("a read without waiting: %d, %v", n, err)
+		}
+	}
+	expect(t, v, 4095, data)
+	got := make([]byte, len(data))
+	if n, err := v.ReadAtNowait(got, 4095); err != nil || n != len(data) || !bytes.Equal(got, data) {
+		t.Fatalf("what was just read, without waiting: %d, %v", n, err)
+	}
+}
+
+// testPrefetch: it changes nothing.
+func testPrefetch(t *testing.T, p pool.Pool) {
+	v := create(t, p, 1<<20)
+	data := bytes.Repeat([]byte("0123456"), 1000)
+	write(t, v, data, 4095)
+	for _, r := range [][2]int64{{0, 1 << 20}, {4095, 7000}, {1 << 20, 0}} {
+		if err := v.Prefetch(r[0], r[1]); err != nil {
+			t.Errorf("%d bytes at %d: %v", r[1], r[0], err)
+		}
+	}
+	expect(t, v, 4095, data)
 }
 
 func testReopen(t *testing.T, p pool.Pool) {
