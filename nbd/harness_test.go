@@ -32,13 +32,18 @@ func serve(t testing.TB, exports nbd.Exports) *house {
 
 func serveWith(t testing.TB, server *nbd.Server) *house {
 	t.Helper()
+	return serveBy(t, server, nbd.Entrance{})
+}
+
+func serveBy(t testing.TB, server *nbd.Server, e nbd.Entrance) *house {
+	t.Helper()
 	h := &house{server: server, path: filepath.Join(t.TempDir(), "s")}
 	l, err := net.Listen("unix", h.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(context.Background(), l, nbd.Entrance{}) }()
+	go func() { served <- server.Serve(context.Background(), l, e) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
