@@ -116,9 +116,4 @@ func (a *Access) Administrators(ctx context.Context, project string) ([]string, 
 	return names, nil
 }
 
-// MayOpen tells whether a caller may list and open an export: who attached it, whom it was opened to, and root.
-func MayOpen(c Caller, attacher uint32, allow []uint32) bool {
-	return c.UID == 0 || c.UID == attacher || slices.Contains(allow, c.UID)
-}
-
 var errNoRole = errors.New("access: no such role")

@@ -120,14 +120,6 @@ func TestUnknownProject(t *testing.T) {
 	}
 }
 
-func TestMayOpen(t *testing.T) {
-	for c, want := range map[access.Caller]bool{root: true, user: true, nobody: true, admin: false, audits: false, self: false} {
-		if got := access.MayOpen(c, user.UID, []uint32{nobody.UID}); got != want {
-			t.Errorf("%s may open: %v", c.User, got)
-		}
-	}
-}
-
 func TestRolesAreKeptAndRevoked(t *testing.T) {
 	a := newAccess(t)
 	ctx := t.Context()

@@ -2,12 +2,11 @@ package daemon
 
 import (
 	"context"
-	"os/user"
-	"strconv"
 	"time"
 
 	"nbdcrypt/keystore"
 	"nbdcrypt/nbd"
+	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume"
@@ -35,7 +34,7 @@ func (d *Daemon) attachCall(c *call) (any, error) {
 	if err := control.ReadJSON(c.http, &in); err != nil {
 		return nil, err
 	}
-	allow, err := lookUpUsers(in.Allow)
+	allow, err := guestsOf(in.Allow)
 	if err != nil {
 		return nil, err
 	}
@@ -58,24 +57,16 @@ func (d *Daemon) attachCall(c *call) (any, error) {
 		ReadOnly: a.ReadOnly, Warnings: a.Warnings}, nil
 }
 
-// lookUpUsers turns names and numbers into uids.
-func lookUpUsers(names []string) (uids []uint32, err error) {
+// guestsOf reads whom an export is opened to.
+func guestsOf(names []string) (list []access.Guest, err error) {
 	for _, name := range names {
-		u, err := user.Lookup(name)
+		g, err := access.ParseGuest(name)
 		if err != nil {
-			u, err = user.LookupId(name)
+			return nil, err
 		}
-		text := name
-		if err == nil {
-			text = u.Uid
-		}
-		uid, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return nil, refusal.New(refusal.NotFound, "`getent passwd` lists the users", "there is no user %.100q", name)
-		}
-		uids = append(uids, uint32(uid))
+		list = append(list, g)
 	}
-	return uids, nil
+	return list, nil
 }
 
 func (d *Daemon) detachCall(c *call) (any, error) {

@@ -26,7 +26,7 @@ type exported struct {
 	of         *volume.Attachment
 	export     *nbd.Export
 	attacher   uint32
-	allow      []uint32
+	allow      []access.Guest
 	allowNames []string
 }
 
@@ -34,7 +34,7 @@ func newExports() *exports {
 	return &exports{byDisk: map[uuid.UUID]*exported{}, byName: map[string]*exported{}}
 }
 
-func (x *exports) add(a *volume.Attachment, attacher uint32, allow []uint32, names []string) {
+func (x *exports) add(a *volume.Attachment, attacher uint32, allow []access.Guest, names []string) {
 	e := &exported{of: a, export: exportOf(a), attacher: attacher, allow: allow, allowNames: names}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -65,19 +65,16 @@ func (x *exports) remove(a *volume.Attachment) {
 
 // open lists what a peer may open, by name.
 func (x *exports) open(peer nbd.Peer) (list []*nbd.Export) {
+	who := access.Arrived(peer.UID, peer.Name)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byName {
-		if mayOpen(peer, e) {
+		if access.MayOpen(who, e.attacher, e.allow) {
 			list = append(list, e.export)
 		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name() < list[j].Name() })
 	return list
-}
-
-func mayOpen(peer nbd.Peer, e *exported) bool {
-	return access.MayOpen(access.Caller{UID: peer.UID, User: peer.Name}, e.attacher, e.allow)
 }
 
 // List implements nbd.Exports.
@@ -97,13 +94,14 @@ func (x *exports) Open(_ context.Context, peer nbd.Peer, name string) (*nbd.Expo
 		}
 		return nil, nbd.ErrUnknownExport
 	}
+	who := access.Arrived(peer.UID, peer.Name)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.byName[name]
 	switch {
 	case e == nil:
 		return nil, nbd.ErrUnknownExport
-	case !mayOpen(peer, e):
+	case !access.MayOpen(who, e.attacher, e.allow):
 		return nil, nbd.ErrPolicy
 	}
 	return e.export, nil
