@@ -163,14 +163,35 @@ func (f *Files) remove(base string) error {
 
 // List names every volume whose first file is there.
 func (f *Files) List(context.Context) (names []string, err error) {
-	paths, err := fs.Glob(os.DirFS(f.dir), "*/*.0000")
+	layers, err := readDir(f.dir)
 	if err != nil {
 		return nil, fmt.Errorf("pool: %w", err)
 	}
-	for _, p := range paths {
-		names = append(names, strings.TrimSuffix(p, ".0000"))
+	for _, layer := range layers {
+		if !layer.IsDir() {
+			continue
+		}
+		files, err := readDir(filepath.Join(f.dir, layer.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("pool: %w", err)
+		}
+		for _, file := range files {
+			if vol, is := strings.CutSuffix(file.Name(), ".0000"); is {
+				names = append(names, layer.Name()+"/"+vol)
+			}
+		}
 	}
 	return names, nil
+}
+
+// readDir lists a folder in order; one that is not there is empty. Any other error is one: a process without descriptors must not
+// find its disks gone.
+func readDir(dir string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
 }
 
 // Segments are the paths of a volume's files.
@@ -180,8 +201,11 @@ func (f *Files) Segments(name string) ([]string, error) {
 		return nil, err
 	}
 	paths, err := segmentPaths(base)
-	if err != nil || len(paths) == 0 {
-		return nil, errors.Join(fmt.Errorf("%w: %s", ErrNotExist, name), err)
+	if err != nil {
+		return nil, fmt.Errorf("pool: %s: %w", name, err)
+	}
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("%w: %s", ErrNotExist, name)
 	}
 	for i, p := range paths {
 		if paths[i], err = filepath.Abs(p); err != nil {
@@ -191,14 +215,16 @@ func (f *Files) Segments(name string) ([]string, error) {
 	return paths, nil
 }
 
-// segmentPaths are the files of a volume in order. The pattern is for names in the volume's folder alone: the path to
-// it may hold any characters, those of patterns too.
-func segmentPaths(base string) ([]string, error) {
-	dir := filepath.Dir(base)
-	paths, err := fs.Glob(os.DirFS(dir), filepath.Base(base)+".[0-9][0-9][0-9][0-9]")
-	for i, name := range paths {
-		paths[i] = filepath.Join(dir, name)
+// segmentPaths are the files of a volume in order.
+func segmentPaths(base string) (paths []string, err error) {
+	dir, vol := filepath.Split(base)
+	files, err := readDir(dir)
+	for _, file := range files {
+		if number, is := strings.CutPrefix(file.Name(), vol+"."); is && isNumber(number) {
+			paths = append(paths, filepath.Join(dir, file.Name()))
+		}
 	}
-	slices.Sort(paths)
 	return paths, err
 }
+
+func isNumber(s string) bool { return len(s) == 4 && strings.Trim(s, "0123456789") == "" }

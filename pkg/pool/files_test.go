@@ -207,16 +207,46 @@ func TestFilesSyncWriteWithoutDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
+	withoutDescriptors(t, func() { _, err = v.WriteAtSync([]byte("x"), 0) })
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// withoutDescriptors calls f while the process can open nothing.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	none := unix.Rlimit{Cur: 3, Max: limit.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = v.WriteAtSync([]byte("x"), 0)
-	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+	f()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// That there are no descriptors left does not mean that a volume is gone.
+func TestFilesWithoutDescriptors(t *testing.T) {
+	p := files(t)
+	if err := p.Create(t.Context(), volume, 4096); err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for name, do := range map[string]func() error{
+		"open": func() error { _, err := p.Open(ctx, volume, false); return err }, "segments": func() error { _, err := p.Segments(volume); return err },
+		"list": func() error { _, err := p.List(ctx); return err }, "delete": func() error { return p.Delete(ctx, volume) },
+	} {
+		var err error
+		withoutDescriptors(t, func() { err = do() })
+		if !errors.Is(err, unix.EMFILE) || errors.Is(err, pool.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := p.Segments(volume); err != nil {
 		t.Error(err)
 	}
 }
