@@ -38,6 +38,9 @@ func (d *Daemon) attachCall(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := roomForDisk(); err != nil {
+		return nil, err
+	}
 	a, err := d.volumes.Attach(c.ctx, c.request, volume.AttachSpec{
 		Project: c.project, Disk: c.disk(), By: c.caller.User, ReadOnly: in.ReadOnly,
 		Released: func(disk string, key *keystore.KeyVersionRef) error {

@@ -52,6 +52,9 @@ func (d *Daemon) diskCreate(c *call) (any, error) {
 	if spec.SectorSize == 0 {
 		spec.SectorSize = defaultSector
 	}
+	if err := roomForDisk(); err != nil { // also to take back half a disk descriptors are needed
+		return nil, err
+	}
 	v, err := d.volumes.Create(c.ctx, c.request, spec)
 	return d.diskView(v), err
 }

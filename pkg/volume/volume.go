@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/google/uuid"
 
@@ -115,7 +116,7 @@ func (s *Service) status(d diskRecord) Status {
 	return d.Status
 }
 
-// explain turns what a layer or the pool says of damage and missing room into a refusal.
+// explain turns what a layer or the pool says of damage and missing room, on disk or for descriptors, into a refusal.
 func explain(disk string, err error) error {
 	var r *refusal.Error
 	switch {
@@ -127,6 +128,9 @@ func explain(disk string, err error) error {
 	case isFull(err):
 		return refusal.New(refusal.Failed, "make room in the pool's file system, then try again",
 			"no space left for disk %s: %w", disk, err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return refusal.New(refusal.Failed, "detach a disk, or raise the limit of open files (LimitNOFILE= of systemd, ulimit -Hn)",
+			"no descriptors left for disk %s: %w", disk, err)
 	case errors.Is(err, pool.ErrInUse):
 		return refusal.New(refusal.Busy, "stop the other daemon that uses this pool", "disk %s: %w", disk, err)
 	}

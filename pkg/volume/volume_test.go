@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/clock"
@@ -724,4 +726,20 @@ func TestListWhileDisksAreDeleted(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// An attach for which there are no descriptors says so, and takes no disk for damaged.
+func TestAttachWithoutDescriptors(t *testing.T) {
+	r := newRig(t)
+	r.create(volume.Spec{Project: "default", Name: "plain", Size: mib, SectorSize: 512})
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}))
+	_, err := r.Attach(t.Context(), "attach", spec("plain"))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	wantCode(t, err, refusal.Failed)
+	if !errors.Is(err, syscall.EMFILE) {
+		t.Error(err)
+	}
+	r.attach("plain")
 }
