@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"nbdcrypt/pkg/bench/iobench"
 	"nbdcrypt/pkg/child"
 	"nbdcrypt/pkg/cli"
 	"nbdcrypt/pkg/daemon"
@@ -22,7 +23,7 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if child.Main() {
+	if child.Main() || iobench.Main() {
 		return
 	}
 	// The first signal ends the work in good order; after it a second one does what signals do.

@@ -103,21 +103,24 @@ func (s *session) report() Report {
 	var report Report
 	for _, r := range s.rows {
 		row := r.row
-		row.BytesPerSecond = int64(median(r.speeds))
+		row.BytesPerSecond = int64(Median(r.speeds))
 		if len(r.shares) > 0 {
-			share := math.Round(median(r.shares)*1e4) / 1e4
+			share := math.Round(Median(r.shares)*1e4) / 1e4
 			row.OfCeiling = &share
 		}
 		report.Rows = append(report.Rows, row)
 	}
 	for _, w := range s.widths {
-		report.Ceilings = append(report.Ceilings, Ceiling{w.bits, int64(median(w.speeds))})
+		report.Ceilings = append(report.Ceilings, Ceiling{w.bits, int64(Median(w.speeds))})
 	}
 	return report
 }
 
-// median is the middle one, and of two in the middle the mean.
-func median(of []float64) float64 {
+// Median is the middle one, and of two in the middle the mean; 0 of none.
+func Median(of []float64) float64 {
+	if len(of) == 0 {
+		return 0
+	}
 	sorted := slices.Sorted(slices.Values(of))
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }

@@ -35,9 +35,9 @@ func TestMedian(t *testing.T) {
 	for _, c := range []struct {
 		of   []float64
 		want float64
-	}{{[]float64{3}, 3}, {[]float64{5, 1}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 100, 0, 2}, 3}} {
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{5, 1}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 100, 0, 2}, 3}} {
 		before := slices.Clone(c.of)
-		if got := median(c.of); got != c.want || !slices.Equal(c.of, before) {
+		if got := Median(c.of); got != c.want || !slices.Equal(c.of, before) {
 			t.Errorf("median of %v is %v, want %v", before, got, c.want)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 func (a *app) bench() *cobra.Command {
-	return group("bench", "Measure what this machine can do", "Measure in this process, without the daemon, how fast things are on this machine.",
-		"  nbdcrypt bench cipher", a.benchCipher())
+	return group("bench", "Measure what this machine can do", "Measure, without the daemon that runs here, how fast things are on this machine.",
+		"  nbdcrypt bench cipher\n  nbdcrypt bench io", a.benchCipher(), a.benchIO())
 }
 
 func (a *app) benchCipher() *cobra.Command {

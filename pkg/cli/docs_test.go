@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"nbdcrypt/pkg/bench"
+	"nbdcrypt/pkg/bench/iobench"
 	"nbdcrypt/pkg/control"
 )
 
@@ -160,7 +161,7 @@ func TestDocsFields(t *testing.T) {
 	types := map[string]any{
 		"attach": control.Attached{}, "detach": control.Detached{}, "disk show": control.Disk{}, "disk escrow": control.Escrow{},
 		"key show": control.Key{}, "grant create": control.Grant{}, "check": control.CheckReport{}, "status": control.Status{}, "version": Version{},
-		"bench cipher": bench.Row{}, "root unlock": control.RootState{}, "root slot list": control.Slot{},
+		"bench cipher": bench.Row{}, "bench io": iobench.Report{}, "root unlock": control.RootState{}, "root slot list": control.Slot{},
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([a-z ]+)` \\| (?:an array of )?`(\\{.*\\})` \\|").FindAllStringSubmatch(section(t, "Output"), -1)
 	if len(rows) != len(types) {
@@ -173,7 +174,7 @@ func TestDocsFields(t *testing.T) {
 			continue
 		}
 		// The page's shorthand as JSON: a name without a value gets null, a PATH is a string.
-		text := regexp.MustCompile(`("[a-z_]+")([,}])`).ReplaceAllString(strings.ReplaceAll(row[2], "PATH", `"p"`), "$1:null$2")
+		text := regexp.MustCompile(`("[a-z0-9_]+")([,}])`).ReplaceAllString(strings.ReplaceAll(row[2], "PATH", `"p"`), "$1:null$2")
 		var fields map[string]any
 		if err := json.Unmarshal([]byte(strings.ReplaceAll(text, `"cipher":"aes-xts-plain64":null`, `"cipher":null`)), &fields); err != nil {
 			t.Errorf("%s: %s: %v", row[1], text, err)

@@ -1,0 +1,106 @@
+package iobench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/process"
+)
+
+// ours is our server as everybody starts it, with a state of its own.
+type ours struct {
+	daemon *process.Process
+	said   *tail
+	client *control.Client
+	made   int
+	run    string
+}
+
+// startOurs starts a daemon whose state, and disks, lie at the site.
+func startOurs(ctx context.Context, at *site) (server, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir := at.name("serve")
+	o := &ours{said: new(tail), run: at.socket() + ".d"}
+	o.client = control.New(filepath.Join(o.run, control.SocketControl))
+	cmd := process.Quiet(exec.Command(self, "serve", "--state", dir+"/state", "--run", o.run, "--root-key", dir+"/key/root.key"))
+	cmd.Stderr = o.said
+	if err := o.start(ctx, cmd); err != nil {
+		o.close(ctx)
+		return nil, err
+	}
+	if _, err := o.client.GrantCreate(ctx); err != nil {
+		o.close(ctx)
+		return nil, err
+	}
+	return o, nil
+}
+
+// start starts the daemon and waits for its one line.
+func (o *ours) start(ctx context.Context, cmd *exec.Cmd) error {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd.Stdout = in
+	o.daemon, err = process.Start(cmd)
+	in.Close()
+	if err != nil {
+		return err
+	}
+	if err := out.SetReadDeadline(time.Now().Add(readyTime)); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = out.SetReadDeadline(time.Now()) })()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "ready ") {
+		return fmt.Errorf("the daemon is not ready, it said %q: %s", line, o.said.last())
+	}
+	return nil
+}
+
+func (o *ours) close(ctx context.Context) {
+	o.daemon.Stop(ctx)
+	_ = os.RemoveAll(o.run)
+}
+
+// disk makes an encrypted disk and attaches it.
+func (o *ours) disk(ctx context.Context, size int64) (*export, error) {
+	o.made++
+	name, encrypted := fmt.Sprint("bench", o.made), true
+	if _, err := o.client.DiskCreate(ctx, control.DiskCreate{Name: name, Size: size, Encrypted: &encrypted}); err != nil {
+		return nil, err
+	}
+	at, err := o.client.Attach(ctx, name, control.Attach{})
+	if err != nil {
+		return nil, err
+	}
+	e := &export{uri: at.URI, pid: o.daemon.PID, ended: o.ended}
+	e.close = func(ctx context.Context) {
+		// Where the daemon is gone the files go with the site.
+		if _, err := o.client.Detach(ctx, name, true); err == nil {
+			_ = o.client.DiskDelete(ctx, name, true)
+		}
+	}
+	if err := e.ready(ctx, o.daemon.Gone()); err != nil {
+		e.close(ctx)
+		return nil, err
+	}
+	return e, nil
+}
+
+func (o *ours) ended() error {
+	if !o.daemon.Ended() {
+		return nil
+	}
+	return fmt.Errorf("the daemon ended (%v): %s", o.daemon.How(), o.said.last())
+}
