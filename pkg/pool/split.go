@@ -1,5 +1,7 @@
 package pool
 
+import "iter"
+
 // SegmentSize is the most that one file of a volume holds.
 const SegmentSize = 1 << 40
 
@@ -10,14 +12,17 @@ type part struct {
 }
 
 // split cuts the range [off, off+n) of a volume at segment borders.
-func split(off, n int64) (parts []part) {
-	for end := off + n; off < end; {
-		at := off % SegmentSize
-		length := min(end-off, SegmentSize-at)
-		parts = append(parts, part{int(off / SegmentSize), at, length})
-		off += length
+func split(off, n int64) iter.Seq[part] {
+	return func(yield func(part) bool) {
+		for end := off + n; off < end; {
+			at := off % SegmentSize
+			length := min(end-off, SegmentSize-at)
+			if !yield(part{int(off / SegmentSize), at, length}) {
+				return
+			}
+			off += length
+		}
 	}
-	return parts
 }
 
 // segments is the number of files that a volume of size bytes has: at least one.

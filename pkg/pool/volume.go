@@ -186,7 +186,7 @@ func (v *fileVolume) Prefetch(off, n int64) error {
 	}
 	defer v.leave()
 	for end := off + min(n, prefetchMost); off < end; off += prefetchStep {
-		for _, p := range split(off, min(prefetchStep, end-off)) {
+		for p := range split(off, min(prefetchStep, end-off)) {
 			if err := unix.Fadvise(v.segs[p.segment].fd, p.off, p.n, unix.FADV_WILLNEED); err != nil {
 				return fmt.Errorf("pool: read %s ahead: %w", v.segs[p.segment].Name(), err)
 			}
@@ -281,7 +281,7 @@ func (v *fileVolume) fallocate(off, n int64, do func(s *segment, off, n int64) e
 		return err
 	}
 	defer v.leave()
-	for _, p := range split(off, n) {
+	for p := range split(off, n) {
 		s := v.segs[p.segment]
 		err := do(s, p.off, p.n)
 		for errors.Is(err, unix.EINTR) {

@@ -12,8 +12,12 @@ import (
 	"nbdcrypt/xts"
 )
 
-// pieceSize is how much is encrypted and written at a time; it stays in the second-level cache.
-const pieceSize = 256 << 10
+// pieceSize is how much is encrypted and written, or read and decrypted, at a time: source and buffer stay in the
+// second-level cache.
+const pieceSize = 128 << 10
+
+// pieces are buffers of that size, shared by all disks: an idle one has none.
+var pieces = sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }}
 
 // Layer is one layer of a disk's stack with the cipher of its DEK, nil where the disk is plain.
 type Layer struct {
@@ -25,18 +29,18 @@ type Layer struct {
 
 // Device is a disk: it implements nbd.Device and its abilities without an import of nbd.
 type Device struct {
-	stack    []Layer // top first
-	sector   int
-	readOnly bool
-	size     atomic.Int64
-	buffers  sync.Pool
+	stack     []Layer // top first
+	sector    int
+	readOnly  bool
+	hideHoles bool
+	size      atomic.Int64
+	buffers   *sync.Pool
 }
 
 // New makes a device of size bytes over a stack of open layers, top first.
 func New(stack []Layer, size int64, readOnly bool) *Device {
-	d := &Device{stack: stack, sector: stack[0].SectorSize, readOnly: readOnly}
+	d := &Device{stack: stack, sector: stack[0].SectorSize, readOnly: readOnly, buffers: &pieces}
 	d.size.Store(size)
-	d.buffers.New = func() any { b := make([]byte, pieceSize); return &b }
 	return d
 }
 

@@ -27,6 +27,7 @@ var (
 	_ nbd.Trimmer    = (*cryptdev.Device)(nil)
 	_ nbd.Zeroer     = (*cryptdev.Device)(nil)
 	_ nbd.BlockSizer = (*cryptdev.Device)(nil)
+	_ nbdtest.Full   = (*cryptdev.Device)(nil)
 	// go-nbd's server can serve an encrypted disk too.
 	_ backend.Backend = (*cryptdev.Device)(nil)
 )

@@ -1,6 +1,7 @@
 package cryptdev
 
 import (
+	"encoding/binary"
 	"fmt"
 	"syscall"
 
@@ -12,15 +13,32 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if err := d.check(off, int64(len(p)), false); err != nil {
 		return 0, err
 	}
-	defer d.top().Lock(off, int64(len(p)), false)()
-	if err := d.read(0, p, off); err != nil {
+	defer d.top().Lock(off, int64(len(p)), false).Unlock()
+	if err := d.read(0, p, off, true); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// ReadAtNowait is ReadAt for what is in memory, map and data, and for what nobody is writing. For anything else it is
+// syscall.EAGAIN, which costs nothing to make, and p holds nothing of use.
+func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
+	if err := d.check(off, int64(len(p)), false); err != nil {
+		return 0, err
+	}
+	held, ok := d.top().TryLock(off, int64(len(p)), false)
+	if !ok {
+		return 0, syscall.EAGAIN
+	}
+	defer held.Unlock()
+	if err := d.read(0, p, off, false); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 // read fills p from the layer at depth and those below it. The caller holds the range's lock.
-func (d *Device) read(depth int, p []byte, off int64) error {
+func (d *Device) read(depth int, p []byte, off int64, wait bool) error {
 	if depth == len(d.stack) {
 		clear(p)
 		return nil
@@ -31,16 +49,16 @@ func (d *Device) read(depth int, p []byte, off int64) error {
 		p = p[:room]
 	}
 	for len(p) > 0 {
-		state, end, err := l.Run(off, off+int64(len(p)))
+		state, end, err := l.Run(off, off+int64(len(p)), wait)
 		if err != nil {
 			return err
 		}
 		piece := p[:end-off]
 		switch state {
 		case layer.Absent:
-			err = d.read(depth+1, piece, off)
+			err = d.read(depth+1, piece, off, wait)
 		case layer.Data:
-			err = d.readData(l, piece, off)
+			err = d.readData(l, piece, off, wait)
 		default:
 			clear(piece)
 		}
@@ -53,35 +71,35 @@ func (d *Device) read(depth int, p []byte, off int64) error {
 }
 
 // readData reads blocks that l holds: whole sectors straight into p, a part of a sector by way of a buffer.
-func (d *Device) readData(l *Layer, p []byte, off int64) error {
+func (d *Device) readData(l *Layer, p []byte, off int64, wait bool) error {
 	if l.Cipher == nil {
-		return l.ReadAt(p, off)
+		return l.ReadAt(p, off, wait)
 	}
 	if head := off % int64(d.sector); head != 0 {
 		n := min(d.sector-int(head), len(p))
-		if err := d.readPart(l, p[:n], off); err != nil {
+		if err := d.readPart(l, p[:n], off, wait); err != nil {
 			return err
 		}
 		p, off = p[n:], off+int64(n)
 	}
 	whole := len(p) / d.sector * d.sector
-	if err := d.readSectors(l, p[:whole], off); err != nil {
+	if err := d.readSectors(l, p[:whole], off, wait); err != nil {
 		return err
 	}
 	if whole == len(p) {
 		return nil
 	}
-	return d.readPart(l, p[whole:], off+int64(whole))
+	return d.readPart(l, p[whole:], off+int64(whole), wait)
 }
 
 // readPart reads a piece of one sector.
-func (d *Device) readPart(l *Layer, p []byte, off int64) error {
+func (d *Device) readPart(l *Layer, p []byte, off int64, wait bool) error {
 	buf := d.buffer()
 	defer d.release(buf)
 	sector := (*buf)[:d.sector]
 	defer clear(sector) // it holds plaintext
 	start := off / int64(d.sector) * int64(d.sector)
-	if err := d.readSectors(l, sector, start); err != nil {
+	if err := d.readSectors(l, sector, start, wait); err != nil {
 		return err
 	}
 	copy(p, sector[off-start:])
@@ -89,10 +107,10 @@ func (d *Device) readPart(l *Layer, p []byte, off int64) error {
 }
 
 // readSectors reads and decrypts whole sectors in place, a piece at a time so that it is decrypted while cached.
-func (d *Device) readSectors(l *Layer, p []byte, off int64) error {
+func (d *Device) readSectors(l *Layer, p []byte, off int64, wait bool) error {
 	for len(p) > 0 {
 		piece := p[:min(len(p), pieceSize)]
-		if err := l.ReadAt(piece, off); err != nil {
+		if err := l.ReadAt(piece, off, wait); err != nil {
 			return err
 		}
 		if err := d.lookForHoles(l, piece, off); err != nil {
@@ -104,10 +122,11 @@ func (d *Device) readSectors(l *Layer, p []byte, off int64) error {
 	return nil
 }
 
-// lookForHoles refuses ciphertext of zeros: a hole where the map says data, which would decrypt to noise.
+// lookForHoles refuses ciphertext of zeros: a hole where the map says data, which would decrypt to noise. The first bytes
+// of a sector tell almost always.
 func (d *Device) lookForHoles(l *Layer, p []byte, off int64) error {
 	for at := 0; at < len(p); at += d.sector {
-		if layer.IsZero(p[at : at+d.sector]) {
+		if binary.LittleEndian.Uint64(p[at:]) == 0 && layer.IsZero(p[at:at+d.sector]) {
 			clear(p)
 			return fmt.Errorf("cryptdev: layer %s: the sector at byte %d is gone from the data volume (%w); run check",
 				l.ID, off+int64(at), syscall.EIO)

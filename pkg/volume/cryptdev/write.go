@@ -26,25 +26,25 @@ func (d *Device) write(p []byte, off int64, fua bool) (int, error) {
 }
 
 func (d *Device) writeLocked(p []byte, off int64, fua bool) (durable bool, err error) {
-	defer d.top().Lock(off, int64(len(p)), true)()
+	defer d.top().Lock(off, int64(len(p)), true).Unlock()
 	return d.writePieces(p, off, fua)
 }
 
 // writePieces writes p in pieces that each lie in blocks of one kind: blocks that hold data, where whole sectors are
-// written, or blocks that do not, where whole blocks are. The caller holds the range's lock.
+// written, or in a plain disk any bytes; and blocks that do not, where whole blocks are. The caller holds the range's lock,
+// so no block changes its kind meanwhile.
 func (d *Device) writePieces(p []byte, off int64, fua bool) (durable bool, err error) {
 	durable = true
 	for len(p) > 0 {
-		state, end, err := d.top().Run(off, off+int64(len(p)))
+		state, end, err := d.top().Run(off, off+int64(len(p)), true)
 		if err != nil {
 			return false, err
 		}
-		unit := int64(layer.BlockSize)
-		if state == layer.Data {
-			unit = int64(d.sector)
+		s := spanOf(off, end, d.unit(state))
+		if d.top().Cipher != nil || !s.aligned() {
+			s = spanOf(off, min(end, cut(off, pieceSize)), s.unit)
 		}
-		s := spanOf(off, min(end, cut(off, pieceSize)), unit)
-		done, err := d.writePiece(p[:s.end-s.off], s, fua)
+		done, err := d.writePiece(p[:s.end-s.off], s, state, fua)
 		if err != nil {
 			return false, err
 		}
@@ -54,34 +54,74 @@ func (d *Device) writePieces(p []byte, off int64, fua bool) (durable bool, err e
 	return durable, nil
 }
 
-// writePiece encrypts one piece, with what it takes to fill up its units, and stores it.
-func (d *Device) writePiece(p []byte, s span, fua bool) (durable bool, err error) {
-	l := d.top()
-	if s.aligned() && l.Cipher == nil {
-		return l.Write(p, s.lo, fua)
+// unit is what is written whole in a block of this state.
+func (d *Device) unit(state layer.State) int64 {
+	switch {
+	case state != layer.Data:
+		return layer.BlockSize
+	case d.top().Cipher == nil:
+		return 1
+	}
+	return int64(d.sector)
+}
+
+// writePiece stores one piece, encrypted, with what it takes to fill up its units.
+func (d *Device) writePiece(p []byte, s span, state layer.State, fua bool) (durable bool, err error) {
+	if s.aligned() && d.top().Cipher == nil {
+		return d.store(p, s.lo, state, fua)
 	}
 	pooled := d.buffer()
 	defer d.release(pooled)
 	buf := (*pooled)[:s.hi-s.lo]
-	if s.aligned() {
-		l.Cipher.Encrypt(buf, p, d.sector, uint64(s.lo)/512)
-		return l.Write(buf, s.lo, fua)
-	}
-	if err := d.fillUp(buf, p, s); err != nil {
-		clear(buf) // it holds plaintext
+	if err := d.seal(buf, p, s); err != nil {
 		return false, err
 	}
-	if l.Cipher != nil {
-		l.Cipher.Encrypt(buf, buf, d.sector, uint64(s.lo)/512)
-	}
-	return l.Write(buf, s.lo, fua)
+	return d.store(buf, s.lo, state, fua)
 }
 
-// fillUp makes in buf the new plaintext of the units that a piece touches.
-func (d *Device) fillUp(buf, p []byte, s span) error {
-	if err := d.read(0, buf[:s.off-s.lo], s.lo); err != nil {
+func (d *Device) store(p []byte, off int64, state layer.State, fua bool) (durable bool, err error) {
+	if state == layer.Data {
+		return d.top().Write(p, off, fua)
+	}
+	return false, d.top().WriteNew(p, off)
+}
+
+// seal makes in buf what is to stand in the units that a piece touches. Only a first and a last one that the piece does not
+// fill are read; what lies between goes straight through the cipher.
+func (d *Device) seal(buf, p []byte, s span) error {
+	lo := s.lo
+	if s.off > lo {
+		n := min(int64(len(p)), lo+s.unit-s.off)
+		if err := d.sealPart(buf[:s.unit], p[:n], lo, s.off-lo); err != nil {
+			return err
+		}
+		buf, p, lo = buf[s.unit:], p[n:], lo+s.unit
+	}
+	whole := int64(len(p)) / s.unit * s.unit
+	if rest := p[whole:]; len(rest) > 0 {
+		if err := d.sealPart(buf[whole:], rest, lo+whole, 0); err != nil {
+			return err
+		}
+	}
+	d.encrypt(buf[:whole], p[:whole], lo)
+	return nil
+}
+
+// sealPart seals one unit, of which p is what comes from byte at on.
+func (d *Device) sealPart(unit, p []byte, lo, at int64) error {
+	if err := d.read(0, unit, lo, true); err != nil {
+		clear(unit) // a part of it may be plaintext
 		return err
 	}
-	copy(buf[s.off-s.lo:], p)
-	return d.read(0, buf[s.end-s.lo:], s.end)
+	copy(unit[at:], p)
+	d.encrypt(unit, unit, lo)
+	return nil
+}
+
+func (d *Device) encrypt(dst, src []byte, off int64) {
+	if c := d.top().Cipher; c != nil && len(src) > 0 {
+		c.Encrypt(dst, src, d.sector, uint64(off)/512)
+	} else {
+		copy(dst, src)
+	}
 }

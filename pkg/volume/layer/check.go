@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -85,8 +86,8 @@ func (l *Layer) checkData(off, n, size int64, found func(Finding)) {
 }
 
 func (l *Layer) checkPiece(buf []byte, off int64, found func(Finding)) {
-	defer l.Lock(off, int64(len(buf)), false)()
-	if err := l.ReadAt(buf, off); err != nil {
+	defer l.Lock(off, int64(len(buf)), false).Unlock()
+	if err := l.ReadAt(buf, off, true); err != nil {
 		found(Finding{Where: fmt.Sprintf("bytes %d to %d", off, off+int64(len(buf))), What: err.Error(), Lost: true})
 		return
 	}
@@ -95,7 +96,7 @@ func (l *Layer) checkPiece(buf []byte, off int64, found func(Finding)) {
 			continue
 		}
 		// While we read, a block may have been given up for good reason; only what is still Data is damage.
-		if state, _, err := l.Run(off+int64(at), off+int64(at)+1); err == nil && state == Data {
+		if state, _, err := l.Run(off+int64(at), off+int64(at)+1, true); err == nil && state == Data {
 			found(Finding{Where: fmt.Sprintf("sector at byte %d", off+int64(at)), Lost: true,
 				What: "its ciphertext is gone: zeros where the map says data"})
 		}
@@ -105,7 +106,7 @@ func (l *Layer) checkPiece(buf []byte, off int64, found func(Finding)) {
 // IsZero tells whether p is all zeros. Ciphertext is not, and shows it in its first bytes.
 func IsZero(p []byte) bool {
 	for len(p) >= 8 {
-		if p[0]|p[1]|p[2]|p[3]|p[4]|p[5]|p[6]|p[7] != 0 {
+		if binary.LittleEndian.Uint64(p) != 0 {
 			return false
 		}
 		p = p[8:]

@@ -21,6 +21,13 @@ type round struct {
 	err   error
 }
 
+// idle tells whether no flush runs and none begins while clean is asked, which it answers too.
+func (g *flushGroup) idle(clean func() bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.running && clean()
+}
+
 // do runs sync for the caller, or has it run by another caller that came at the same time.
 func (g *flushGroup) do(sync func() error) error {
 	g.mu.Lock()
@@ -63,7 +70,16 @@ func (g *flushGroup) finish() {
 }
 
 // Flush returns once everything that was answered before the call is durable.
-func (l *Layer) Flush() error { return l.flushes.do(l.flush) }
+func (l *Layer) Flush() error {
+	// A flush that runs has taken marks away that are not durable yet, so it must not be missed.
+	if l.flushes.idle(l.clean) {
+		return l.Failed()
+	}
+	return l.flushes.do(l.flush)
+}
+
+// clean tells whether a flush would find nothing to do.
+func (l *Layer) clean() bool { return !l.written.Load() && l.blocks.clean() && l.punches.empty() }
 
 // flush follows the first rule of "Order of writes" in docs/disk-format.md, then gives back space.
 func (l *Layer) flush() error {

@@ -42,6 +42,10 @@ func records(size int64) int64 { return (size + bytesPerRecord - 1) / bytesPerRe
 // MapSize is the size of the map volume of a disk of size bytes.
 func MapSize(size int64) int64 { return recordsAt + records(size)*recordPairSize }
 
+// StepEnd is where work on a long range that begins at off pauses, and lets others have their turn: at the end of a record,
+// since a record that has one state throughout is changed at once.
+func StepEnd(off int64) int64 { return (off/bytesPerRecord + 1) * bytesPerRecord }
+
 // pageAt is where the page of a generation of a record stands in the map.
 func pageAt(record int64, generation uint64) int64 {
 	at := recordsAt + record*recordPairSize

@@ -21,7 +21,7 @@ type Layer struct {
 	Header
 	data, mapVol pool.Volume
 	blocks       *blockMap
-	locks        rangeLock
+	locks        stripes
 	flushes      flushGroup
 	written      atomic.Bool // the data volume has writes that no flush has covered
 	punches      punchList
@@ -29,6 +29,7 @@ type Layer struct {
 	failure      atomic.Pointer[error]
 	onFailure    func(error)
 	trims        trimTimer
+	fastReserve  bool
 	mapWriting   sync.Mutex // held while pages are written, so that a check does not read half of one
 }
 
@@ -79,7 +80,7 @@ type Options struct {
 
 // Open opens a layer that the catalog describes as want, of a disk of size bytes. A header that tells otherwise is damage.
 func Open(ctx context.Context, p pool.Pool, want Header, size int64, o Options) (*Layer, error) {
-	l := &Layer{Header: want, onFailure: o.OnFailure}
+	l := &Layer{Header: want, onFailure: o.OnFailure, fastReserve: p.Capabilities().FastReserve}
 	if err := l.openVolumes(ctx, p, o); err != nil {
 		l.closeVolumes()
 		return nil, err
@@ -147,24 +148,35 @@ func readHeader(v pool.Volume) (h Header, damaged error, err error) {
 	return Header{}, nil, err1
 }
 
-// Lock waits until [off, off+n), widened to whole blocks, is free for reading, or for writing.
-func (l *Layer) Lock(off, n int64, write bool) (unlock func()) {
-	s := l.locks.lock(off/BlockSize*BlockSize, roundUp(off+n, BlockSize), write)
-	return func() { l.locks.unlock(s) }
-}
-
-// Run tells the state at off and up to where, at most to end, it holds.
-func (l *Layer) Run(off, end int64) (State, int64, error) {
+// Run tells the state at off and up to where, at most to end, it holds. Where that is not in memory, and nobody wants to
+// wait for storage, the error is syscall.EAGAIN, for all of what is returned.
+func (l *Layer) Run(off, end int64, wait bool) (State, int64, error) {
 	b := off / BlockSize
-	state, n, err := l.blocks.run(b, (end+BlockSize-1)/BlockSize-b)
+	state, n, err := l.blocks.run(b, (end+BlockSize-1)/BlockSize-b, wait)
 	return state, min(end, (b+n)*BlockSize), err
 }
 
-// ReadAt reads what the data volume holds, which means something only where the state is Data.
-func (l *Layer) ReadAt(p []byte, off int64) error {
-	_, err := l.data.ReadAt(p, off)
+// ReadAt reads what the data volume holds, which means something only where the state is Data. Without wait, what would have
+// to be fetched from storage is syscall.EAGAIN.
+func (l *Layer) ReadAt(p []byte, off int64, wait bool) (err error) {
+	if wait {
+		_, err = l.data.ReadAt(p, off)
+	} else {
+		_, err = l.data.ReadAtNowait(p, off)
+	}
 	return err
 }
+
+// Prefetch is advice that a range of the data volume will be read soon.
+func (l *Layer) Prefetch(off, n int64) error { return l.data.Prefetch(off, n) }
+
+// PrefetchMap is advice that the state at off will be asked for soon.
+func (l *Layer) PrefetchMap(off int64) error {
+	return l.mapVol.Prefetch(pageAt(off/bytesPerRecord, 1), recordPairSize)
+}
+
+// FastReserve tells whether Zero with reserve writes no data.
+func (l *Layer) FastReserve() bool { return l.fastReserve }
 
 // Failed is the sync that failed while this layer was open; nothing is written after it.
 func (l *Layer) Failed() error {
@@ -202,29 +214,46 @@ func (l *Layer) fail(cause error) error {
 	return l.Failed()
 }
 
-// Write stores p at off and makes its blocks Data. Either the range is whole blocks, or its blocks are Data already. With
-// fua it tells whether the range is durable; if not, a Flush makes it so.
+// Write stores p at off, where all blocks are Data. With fua it tells whether the range is durable; if not, a Flush makes
+// it so.
 func (l *Layer) Write(p []byte, off int64, fua bool) (durable bool, err error) {
 	if err := l.Failed(); err != nil {
 		return false, err
 	}
 	b := off / BlockSize
-	n := (off+int64(len(p))+BlockSize-1)/BlockSize - b
-	if fua && l.blocks.settled(b, n, Data) {
+	if fua && l.blocks.settled(b, (off+int64(len(p))+BlockSize-1)/BlockSize-b, Data) {
 		if _, err := l.data.WriteAtSync(p, off); err != nil {
 			return false, l.fail(err)
 		}
 		return true, nil
 	}
+	return false, l.write(p, off)
+}
+
+// WriteNew stores p, whole blocks, at off and makes its blocks Data.
+func (l *Layer) WriteNew(p []byte, off int64) error {
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	b, n := off/BlockSize, int64(len(p))/BlockSize
 	if err := l.blocks.prepare(b, n); err != nil {
-		return false, err
+		return err
 	}
-	if _, err := l.data.WriteAt(p, off); err != nil {
-		return false, err
+	if err := l.write(p, off); err != nil {
+		return err
 	}
-	l.written.Store(true)
 	l.blocks.set(b, n, Data)
-	return false, nil
+	return nil
+}
+
+// write marks the layer after the write: a flush that begins in between must not take the mark away. A mark that is there is
+// left alone, so that writers share the line it lies in; a flush that takes it away after we saw it syncs our write.
+func (l *Layer) write(p []byte, off int64) error {
+	_, err := l.data.WriteAt(p, off)
+	if !l.written.Load() {
+		l.written.Store(true)
+	}
+	return err
 }
 
 // Zero makes whole blocks read as zeros. With reserve their space is allocated, else it is given back after a flush.

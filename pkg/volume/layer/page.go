@@ -40,19 +40,31 @@ func (s *states) set(i int, to State) {
 // run is how many blocks from i on, at most to end, share the state of block i.
 func (s *states) run(i, end int) int {
 	first := s.get(i)
-	whole := byte(first) * 0x55
-	n := i + 1
-	for n < end {
-		if n%4 == 0 && n+4 <= end && s[n/4] == whole {
-			n += 4
+	if s == uniform[first] {
+		return end - i
+	}
+	return s.upTo(i, end, first) - i
+}
+
+// all tells whether blocks lo to hi-1 have a state.
+func (s *states) all(lo, hi int, state State) bool {
+	return s == uniform[state] || s.upTo(lo, hi, state) == hi
+}
+
+// upTo is the first block from i on that has another state, or end: by 32 blocks, then by one.
+func (s *states) upTo(i, end int, state State) int {
+	whole := uint64(state) * 0x5555555555555555
+	for i < end {
+		if i%32 == 0 && i+32 <= end && binary.LittleEndian.Uint64(s[i/4:]) == whole {
+			i += 32
 			continue
 		}
-		if s.get(n) != first {
+		if s.get(i) != state {
 			break
 		}
-		n++
+		i++
 	}
-	return n - i
+	return i
 }
 
 // partSum is the sum of one part, bound to its layer and place.

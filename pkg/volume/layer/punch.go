@@ -71,14 +71,20 @@ func (p *punchList) take() []extent {
 	return taken
 }
 
+func (p *punchList) empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.extents) == 0
+}
+
 func (p *punchList) put(extents []extent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.extents = append(extents, p.extents...)
 }
 
-// punchStep bounds how much is locked at a time.
-const punchStep = 64 << 20
+// punchStep bounds how much is locked at a time; reads wait for it.
+const punchStep = 4 << 20
 
 // punchSoon punches behind the flush, which has nothing more to wait for: giving back many small extents takes a while.
 func (l *Layer) punchSoon(extents []extent) {
@@ -97,9 +103,9 @@ func (l *Layer) punch(extents []extent) {
 }
 
 func (l *Layer) punchStep(off, n int64) {
-	defer l.Lock(off, n, true)()
+	defer l.Lock(off, n, true).Unlock()
 	for at := off; at < off+n; {
-		state, end, err := l.Run(at, off+n)
+		state, end, err := l.Run(at, off+n, true)
 		if err != nil {
 			return
 		}
