@@ -18,6 +18,7 @@ const (
 type diskWish struct {
 	size, key        string
 	encrypted, plain bool
+	hideHoles        bool
 	sector           int
 }
 
@@ -26,10 +27,15 @@ func (a *app) diskCreate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME --size SIZE", Short: "Make a disk",
 		Long: `Make an empty disk of exactly SIZE (10G is 10 GiB). It reads as zeros and takes space as it is written. Encrypted or plain
-is chosen here, for good; a disk with --key is encrypted, and --encrypted without it takes the project's default key.`,
+is chosen here, for good; a disk with --key is encrypted, and --encrypted without it takes the project's default key.
+
+Clients are told which parts of a disk are holes, and so is who watches what they do: it shows how full the disk is. --hide-holes,
+for good too, has all of the disk look like data. It costs: a client that copies the disk reads and sends all of it, and shows all its
+space as used. It hides nothing on this host, where the segment files' allocated size tells who may look how much was written.`,
 		Example: `  nbdcrypt disk create db1 --size 10G --encrypted
   nbdcrypt disk create db2 --size 1T --key payroll --sector-size 4096
-  nbdcrypt disk create scratch --size 500M --plain`,
+  nbdcrypt disk create scratch --size 500M --plain
+  nbdcrypt disk create quiet --size 10G --encrypted --hide-holes`,
 		Args: wants("NAME"),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			disk, err := wish.disk(cmd, args[0])
@@ -44,6 +50,7 @@ is chosen here, for good; a disk with --key is encrypted, and --encrypted withou
 	flags.BoolVar(&wish.encrypted, "encrypted", false, "encrypt the disk")
 	flags.BoolVar(&wish.plain, "plain", false, "don't encrypt the disk")
 	flags.StringVar(&wish.key, "key", "", "the key that the disk is under")
+	flags.BoolVar(&wish.hideHoles, "hide-holes", false, "tell clients that all of the disk is data")
 	flags.IntVar(&wish.sector, "sector-size", minSector, "512 or 4096")
 	_ = cmd.RegisterFlagCompletionFunc("key", a.completeKey) // the flags exist: it can't fail
 	_ = cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp))
@@ -56,7 +63,7 @@ func sizeFlag(cmd *cobra.Command, size *string) {
 }
 
 func (w diskWish) disk(cmd *cobra.Command, name string) (control.DiskCreate, error) {
-	disk := control.DiskCreate{Name: name, Key: w.key}
+	disk := control.DiskCreate{Name: name, Key: w.key, HideHoles: w.hideHoles}
 	if cmd.Flags().Changed("sector-size") {
 		disk.SectorSize = w.sector
 	}

@@ -16,6 +16,9 @@ func printDisk(w io.Writer, d control.Disk) {
 		fmt.Fprintf(t, "size\t%s\n", exactSize(d.Size))
 		fmt.Fprintf(t, "sector size\t%d\n", d.SectorSize)
 		fmt.Fprintf(t, "key\t%s\n", keyOf(d))
+		if d.HideHoles {
+			fmt.Fprintln(t, "holes\thidden from clients")
+		}
 		fmt.Fprintf(t, "status\t%s\n", d.Status)
 		if d.Source != nil {
 			fmt.Fprintf(t, "source\t%s %s\n", d.Source.Kind, d.Source.Name)

@@ -244,7 +244,7 @@ func (f *fake) diskCreate(r *http.Request) (any, error) {
 	}
 	layer := f.id()
 	d := &control.Disk{
-		ID: f.id(), Name: ask.Name, Project: r.URL.Query().Get(control.QueryProject), Size: ask.Size, SectorSize: ask.SectorSize, Status: "available",
+		ID: f.id(), Name: ask.Name, Project: r.URL.Query().Get(control.QueryProject), Size: ask.Size, SectorSize: ask.SectorSize, HideHoles: ask.HideHoles, Status: "available",
 		Created: moment0(), Layers: []control.DiskLayer{{ID: layer, Segments: []string{"/state/pool/" + layer + "/data.0000"}}},
 	}
 	if ask.Size > 5<<30 {

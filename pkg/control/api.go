@@ -153,6 +153,7 @@ type DiskCreate struct {
 	Encrypted  *bool  `json:"encrypted,omitempty"`
 	Key        string `json:"key,omitempty"`
 	SectorSize int    `json:"sector_size,omitempty"`
+	HideHoles  bool   `json:"hide_holes,omitempty"`
 }
 
 // Disk is what `disk show` prints.
@@ -164,6 +165,7 @@ type Disk struct {
 	SectorSize  int          `json:"sector_size"`
 	Encrypted   bool         `json:"encrypted"`
 	Key         *DiskKey     `json:"key"`
+	HideHoles   bool         `json:"hide_holes"`
 	Status      string       `json:"status"`
 	Source      *DiskSource  `json:"source"`
 	Created     time.Time    `json:"created"`

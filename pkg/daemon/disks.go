@@ -17,7 +17,7 @@ const defaultSector = 512
 // diskView is a disk as the API shows it.
 func (d *Daemon) diskView(v volume.Disk) control.Disk {
 	view := control.Disk{ID: v.ID, Name: v.Name, Project: v.Project, Size: v.Size, SectorSize: v.SectorSize,
-		Encrypted: v.Encrypted, Status: string(v.Status), Created: v.Created, Layers: []control.DiskLayer{},
+		Encrypted: v.Encrypted, HideHoles: v.HideHoles, Status: string(v.Status), Created: v.Created, Layers: []control.DiskLayer{},
 		Attachments: []control.Attachment{}, Warnings: v.Warnings}
 	if v.Key != nil {
 		view.Key = &control.DiskKey{ID: v.Key.ID, Alias: v.Key.Alias, State: stateWord(*v.Key)}
@@ -45,7 +45,7 @@ func (d *Daemon) diskCreate(c *call) (any, error) {
 		return nil, err
 	}
 	spec := volume.Spec{Project: c.project, Name: in.Name, Size: in.Size, SectorSize: in.SectorSize, Key: in.Key,
-		Encrypted: in.Key != ""}
+		Encrypted: in.Key != "", HideHoles: in.HideHoles}
 	if in.Encrypted != nil {
 		spec.Encrypted = *in.Encrypted
 	}

@@ -135,6 +135,9 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 		return errors.Join(err, s.takeBack(context.WithoutCancel(ctx), request+"/undo", a, left))
 	}
 	a.Device = cryptdev.New(stack, d.Size, a.ReadOnly)
+	if d.HideHoles {
+		a.Device.HideHoles()
+	}
 	return nil
 }
 

@@ -19,6 +19,7 @@ type Spec struct {
 	SectorSize    int // 512 or 4096
 	Encrypted     bool
 	Key           string // id or alias; empty for the project's default key
+	HideHoles     bool
 }
 
 // Create makes a disk, or leaves nothing behind. The key is used first: a bad one fails here and not at attach.
@@ -30,7 +31,8 @@ func (s *Service) Create(ctx context.Context, request string, spec Spec) (Disk, 
 	l := layerRecord{Version: recordVersion, ID: uuid.New(), Size: spec.Size, SectorSize: spec.SectorSize,
 		Encrypted: spec.Encrypted, Created: now}
 	d := diskRecord{Version: recordVersion, ID: uuid.New(), Name: spec.Name, Project: spec.Project, Size: spec.Size,
-		SectorSize: spec.SectorSize, Encrypted: spec.Encrypted, Status: Creating, Top: l.ID, Created: now, Request: request}
+		SectorSize: spec.SectorSize, Encrypted: spec.Encrypted, Status: Creating, Top: l.ID, Created: now,
+		HideHoles: spec.HideHoles, Request: request}
 	var dek keystore.Record
 	if spec.Encrypted {
 		var err error

@@ -27,6 +27,7 @@ type Disk struct {
 	SectorSize        int
 	Encrypted         bool
 	Key               *keystore.Info
+	HideHoles         bool
 	Status            Status
 	Created           time.Time
 	Layers            []Layer
@@ -138,7 +139,7 @@ func (s *Service) describe(ctx context.Context, r diskRecord, err error) (Disk, 
 		return Disk{}, err
 	}
 	d := Disk{ID: r.ID.String(), Name: r.Name, Project: r.Project, Size: r.Size, SectorSize: r.SectorSize,
-		Encrypted: r.Encrypted, Status: s.status(r), Created: r.Created, Attachment: s.attachment(r.ID)}
+		Encrypted: r.Encrypted, HideHoles: r.HideHoles, Status: s.status(r), Created: r.Created, Attachment: s.attachment(r.ID)}
 	if r.Encrypted {
 		d.Key = s.keyOf(ctx, r)
 	}

@@ -49,6 +49,8 @@ type diskRecord struct {
 	Top        uuid.UUID `json:"top"`
 	Epoch      uint64    `json:"epoch"`
 	Created    time.Time `json:"created"`
+	// HideHoles has clients see no hole. A record from before there was a choice has none; a build from then refuses one that has it.
+	HideHoles bool `json:"hide_holes,omitempty"`
 	// Request made the disk; the same request again finds it made.
 	Request string `json:"request"`
 }
