@@ -140,7 +140,7 @@ func (c *conn) complain(what string, err error, args ...any) {
 
 // isEnd tells an ordinary end of a connection: the client left, or we asked it to.
 func isEnd(err error) bool {
-	for _, end := range []error{io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, end := range []error{io.EOF, net.ErrClosed, os.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, end) {
 			return true
 		}

@@ -39,6 +39,7 @@ func serve(ctx context.Context, o cli.ServeOptions, stdout, stderr io.Writer) er
 	go func() {
 		ended <- daemon.Run(ctx, daemon.Options{
 			State: o.State, Run: o.Run, Pool: o.Pool, RootKey: o.RootKey, Region: o.Region, Listen: o.Listen, Metrics: o.Metrics, KeyMemory: o.KeyMemory,
+			TLSCert: o.TLSCert, TLSKey: o.TLSKey, TLSCA: o.TLSCA, InsecureLoopback: o.InsecureLoopback,
 			Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
 			Ready: func(uri string) { fmt.Fprintln(stdout, "ready", uri) },
 		})

@@ -143,7 +143,7 @@ func (f *fake) nbd() string { return filepath.Join(f.run, control.SocketNBD) }
 func (f *fake) status(r *http.Request) (any, error) {
 	s := control.Status{
 		Version: "v0", PID: 42, Started: moment0(), Region: "local", State: "/state", Pool: "/state/pool", RootKey: "/root.key",
-		Control: filepath.Join(f.run, control.SocketControl), NBD: f.nbd(), Disks: len(f.disks), PoolFree: 5 << 30,
+		Control: filepath.Join(f.run, control.SocketControl), NBD: f.nbd(), Listen: []string{control.URI("", f.nbd()), "nbds://0.0.0.0:10809"}, Disks: len(f.disks), PoolFree: 5 << 30,
 		Locked: f.root.Locked, KeyMemory: control.Memory{Kind: "memfd_secret", Used: 64, Locked: 131072, Limit: 8388608, Keys: 1}, Warnings: []string{"the pool is nearly full"},
 		Protection: control.Protection{NoNewPrivs: true, Signals: []string{}, Swap: "none", SwapAreas: []string{}, Hibernation: "impossible"},
 	}

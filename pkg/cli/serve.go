@@ -18,6 +18,9 @@ type ServeOptions struct {
 	Region  string
 	// Listen are more places to serve NBD at than the socket in Run, as URIs.
 	Listen []string
+	// TLSCert, TLSKey and TLSCA are files in PEM, all or none.
+	TLSCert, TLSKey, TLSCA string
+	InsecureLoopback       bool
 	// Metrics is HOST:PORT or unix:PATH, or empty.
 	Metrics string
 	// KeyMemory is one of keyMemories.
@@ -41,10 +44,19 @@ Keys lie in memory of the kind memfd_secret, which not even root can read, or in
 memfd_secret is in use the machine can't hibernate. --key-memory locked lets it; root can read the keys then, and hibernating writes
 them to disk.
 
+NBD is served on nbd.sock in the run directory, and wherever --listen says:
+  nbds://HOST:PORT                 TCP with TLS; a client shows a certificate that --tls-ca has signed
+  nbd+unix:///?socket=PATH         another unix socket; with nbds+unix everybody has to use TLS there
+  nbd+vsock://CID:PORT             for virtual machines; CID may be "any"; with nbds+vsock they have to use TLS
+  nbd://127.0.0.1:PORT             TCP in clear, inside this machine only, and only with --insecure-loopback
+With --tls-cert, --tls-key and --tls-ca clients may use TLS on the other sockets too. Changed files are read again by themselves.
+Sockets that systemd hands over are served as well (nbdcrypt.socket).
+
 Metrics for Prometheus are at /metrics on the control socket, for users who may list disks. --metrics tells them to whoever can connect
 to a loopback address (every user of this machine) or a unix socket (the daemon's user and its group): they name disks, never keys.`,
 		Example: `  nbdcrypt serve
-  nbdcrypt serve --state /srv/nbdcrypt --root-key /etc/nbdcrypt/root.key --region north`,
+  nbdcrypt serve --state /srv/nbdcrypt --root-key /etc/nbdcrypt/root.key --region north
+  nbdcrypt serve --listen nbds://0.0.0.0 --tls-cert server.pem --tls-key server.key --tls-ca clients.pem`,
 		Args: wants(),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			options, err := a.serveOptions(cmd, given)
@@ -60,10 +72,14 @@ to a loopback address (every user of this machine) or a unix socket (the daemon'
 	flags.StringVar(&given.RootKey, "root-key", "", "the root key file (default $NBDCRYPT_ROOT_KEY, /etc/nbdcrypt/root.key or $XDG_CONFIG_HOME/nbdcrypt/root.key)")
 	flags.StringVar(&given.Region, "region", "local", "the region that grants and keys belong to")
 	flags.StringArrayVar(&given.Listen, "listen", nil, "serve NBD at this URI too (may be repeated)")
+	flags.StringVar(&given.TLSCert, "tls-cert", "", "the daemon's certificate for TLS, in PEM")
+	flags.StringVar(&given.TLSKey, "tls-key", "", "the private key of that certificate, in PEM")
+	flags.StringVar(&given.TLSCA, "tls-ca", "", "the authority that signs clients' certificates, in PEM")
+	flags.BoolVar(&given.InsecureLoopback, "insecure-loopback", false, "allow --listen nbd:// with a loopback address: TCP in clear")
 	flags.StringVar(&given.Metrics, "metrics", "", "also serve metrics at 127.0.0.1:PORT or unix:PATH")
 	flags.StringVar(&given.KeyMemory, "key-memory", "auto", "where keys lie: auto, memfd_secret or locked")
 	_ = cmd.RegisterFlagCompletionFunc("key-memory", cobra.FixedCompletions(keyMemories(), cobra.ShellCompDirectiveNoFileComp))
-	for _, name := range []string{"state", "pool", "root-key"} {
+	for _, name := range []string{"state", "pool", "root-key", "tls-cert", "tls-key", "tls-ca"} {
 		_ = cmd.MarkFlagFilename(name) // the flags exist: it can't fail
 	}
 	return cmd
@@ -91,6 +107,14 @@ func (a *app) serveOptions(cmd *cobra.Command, o ServeOptions) (ServeOptions, er
 	}
 	if !slices.Contains(keyMemories(), o.KeyMemory) {
 		return o, usage(cmd, "--key-memory is one of %s, not %q", strings.Join(keyMemories(), ", "), o.KeyMemory)
+	}
+	for _, file := range []*string{&o.TLSCert, &o.TLSKey, &o.TLSCA} {
+		if *file == "" {
+			continue
+		}
+		if *file, err = filepath.Abs(*file); err != nil {
+			return o, err
+		}
 	}
 	for _, at := range o.Listen {
 		if uri, err := url.Parse(at); err != nil || uri.Scheme == "" {

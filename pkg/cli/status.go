@@ -66,6 +66,11 @@ func printStatus(w io.Writer, s control.Status) {
 		fmt.Fprintf(t, "root key\t%s%s\n", s.RootKey, lockedWord(s))
 		fmt.Fprintf(t, "control\t%s\n", s.Control)
 		fmt.Fprintf(t, "nbd\t%s\n", s.NBD)
+		for _, uri := range s.Listen {
+			if uri != control.URI("", s.NBD) {
+				fmt.Fprintf(t, "also nbd\t%s\n", uri)
+			}
+		}
 		fmt.Fprintf(t, "disks\t%s\n", disksWord(s))
 		fmt.Fprintf(t, "key memory\t%s\n", memory(s.KeyMemory))
 		fmt.Fprintf(t, "process\t%s\n", processWord(s.Protection))

@@ -76,6 +76,8 @@ type Status struct {
 	LockedSince *time.Time `json:"locked_since"`
 	// Closed tells that the root key was not open since the daemon's start: then nothing is known of disks yet.
 	Closed bool `json:"closed"`
+	// Listen are all places where NBD is served, as URIs without an export.
+	Listen []string `json:"listen"`
 	// Protection is that of the process; KeyMemory is what it adds for keys.
 	Protection Protection `json:"protection"`
 	// Keys is filled where QueryKeys is "true".

@@ -16,7 +16,7 @@ func List[T any](s []T) []T {
 // MarshalJSON writes s without a null list.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
-	s.Warnings = List(s.Warnings)
+	s.Warnings, s.Listen = List(s.Warnings), List(s.Listen)
 	return json.Marshal(plain(s))
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -31,8 +30,12 @@ import (
 // Options are what the daemon is started with; every path is absolute.
 type Options struct {
 	State, Run, Pool, RootKey, Region string
-	// Listen are more NBD sockets, as nbd+unix URIs.
+	// Listen are more places to serve NBD at, as URIs.
 	Listen []string
+	// TLSCert, TLSKey and TLSCA are files in PEM: all or none.
+	TLSCert, TLSKey, TLSCA string
+	// InsecureLoopback allows NBD over TCP without TLS at addresses that only this machine reaches.
+	InsecureLoopback bool
 	// Metrics is where metrics are told to whoever connects, HOST:PORT or unix:PATH; empty for the control socket alone.
 	Metrics string
 	// KeyMemory is where keys have to lie: "auto" or empty for the best that there is, "memfd_secret" or "locked".
@@ -80,6 +83,7 @@ type Daemon struct {
 	exports *exports
 	nbd     *nbd.Server
 	api     *http.Server
+	listens []string // URIs at which NBD is served
 	scrape  http.Handler
 
 	// asking counts the calls that a passphrase follows.
@@ -133,50 +137,6 @@ func Run(ctx context.Context, o Options) error {
 	case err = <-failed:
 	}
 	return errors.Join(err, d.stop())
-}
-
-// serve listens everywhere; what fails later comes out of the channel.
-func (d *Daemon) serve(ctx context.Context) (<-chan error, error) {
-	controlSocket, err := listenUnix(filepath.Join(d.o.Run, control.SocketControl))
-	if err != nil {
-		return nil, err
-	}
-	nbdSocket, err := listenUnix(d.nbdPath())
-	if err != nil {
-		return nil, errors.Join(err, controlSocket.Close())
-	}
-	extra, err := extraListeners(d.o.Listen)
-	var metrics net.Listener
-	if err == nil {
-		metrics, err = listenMetrics(d.o.Metrics)
-	}
-	if err != nil {
-		for _, l := range append(extra, controlSocket, nbdSocket) {
-			_ = l.Close()
-		}
-		return nil, err
-	}
-	failed := make(chan error, 3+len(extra))
-	if metrics != nil {
-		go func() {
-			if err := d.serveMetrics(metrics); err != nil {
-				failed <- err
-			}
-		}()
-	}
-	go func() {
-		if err := d.api.Serve(controlSocket); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	for _, l := range append([]net.Listener{nbdSocket}, extra...) {
-		go func() {
-			if err := d.nbd.Serve(ctx, l, nbd.Entrance{}); err != nil {
-				failed <- err
-			}
-		}()
-	}
-	return failed, nil
 }
 
 func (d *Daemon) nbdPath() string { return filepath.Join(d.o.Run, control.SocketNBD) }

@@ -3,9 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net"
-	"net/url"
 	"os"
-	"path/filepath"
 
 	"nbdcrypt/pkg/refusal"
 )
@@ -48,33 +46,4 @@ func clearSocket(path string) error {
 		return refusal.New(refusal.Failed, "move it away, or choose another path with --run or --listen", "%s is there and is no socket", path)
 	}
 	return os.Remove(path)
-}
-
-// extraListeners listens at the URIs of --listen.
-func extraListeners(uris []string) (ls []net.Listener, err error) {
-	for _, text := range uris {
-		path, err := socketOf(text)
-		if err != nil {
-			return ls, err
-		}
-		if c, err := net.Dial("unix", path); err == nil {
-			c.Close()
-			return ls, refusal.New(refusal.Busy, "choose another path for --listen", "somebody listens at %s already", path)
-		}
-		l, err := listenUnix(path)
-		if err != nil {
-			return ls, err
-		}
-		ls = append(ls, l)
-	}
-	return ls, nil
-}
-
-// socketOf is the path in nbd+unix:///?socket=PATH, the one kind of URI that is served now.
-func socketOf(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "nbd+unix" || u.Query().Get("socket") == "" {
-		return "", refusal.New(refusal.Usage, "give nbd+unix:///?socket=PATH", "--listen %s is not an address this build serves", text)
-	}
-	return filepath.Abs(u.Query().Get("socket"))
 }

@@ -21,7 +21,7 @@ func (d *Daemon) status(c *call) (any, error) {
 		return nil, err
 	}
 	s := control.Status{Version: d.o.Version, PID: os.Getpid(), Started: d.started, Region: d.o.Region, State: d.o.State,
-		Pool: d.o.Pool, RootKey: d.o.RootKey, Control: filepath.Join(d.o.Run, control.SocketControl), NBD: d.nbdPath(),
+		Pool: d.o.Pool, RootKey: d.o.RootKey, Control: filepath.Join(d.o.Run, control.SocketControl), NBD: d.nbdPath(), Listen: d.listens,
 		Warnings: d.allWarnings(), Locked: d.root.Locked(), LockedSince: d.since(), Closed: !d.isOpen.Load(),
 		KeyMemory:  control.Memory{Kind: memory.Kind, Used: int(memory.Used), Locked: int(memory.Locked), Limit: int(memory.Limit), Keys: memory.Keys},
 		Protection: protection(shielded)}
