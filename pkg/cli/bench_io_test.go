@@ -110,3 +110,45 @@ func TestBenchIONeedsFio(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestBenchScaleTable(t *testing.T) {
+	var out strings.Builder
+	printBenchScale(&out, iobench.ScaleReport{
+		Machine: iobench.Machine{Processor: "AMD EPYC", Processors: 1, Memory: 24 << 30, Kernel: "6.18"}, Version: "v1", FileSystem: "ext4", Dir: "/tmp", Size: 1 << 30,
+		Attachment: iobench.Footprint{Number: 1000, Resident: 22 << 10, Go: 20 << 10, Limit: 64 << 10, Met: true},
+		Connection: iobench.Footprint{Number: 500, Resident: 40 << 10, Go: 8 << 10, Limit: 32 << 10},
+		Sync:       iobench.Delay{Median: 0.0004, Min: 0.0003, Max: 0.006, Met: true},
+		Attach:     iobench.Delay{Median: 0.003, Min: 0.001, Max: 0.023, Limit: 0.0054, Met: true},
+		Detach:     iobench.Delay{Median: 0.006, Min: 0.001, Max: 0.023, Limit: 0.0054},
+	})
+	want := `AMD EPYC, 1 processor, 24 GiB, Linux 6.18
+nbdcrypt v1, encrypted disks of 1 GiB on ext4 at /tmp
+
+MEMORY OF EACH IDLE  NUMBER  RESIDENT  OF IT GO'S  LIMIT   WITHIN
+attached disk        1000    22 KiB    20 KiB      64 KiB  yes
+connection           500     40 KiB    8 KiB       32 KiB  no
+
+with 1000 disks attached
+
+TIME OF    MEDIAN   LEAST    GREATEST  LIMIT    WITHIN
+two syncs  0.40 ms  0.30 ms  6.00 ms   -        -
+attach     3.00 ms  1.00 ms  23.00 ms  5.40 ms  yes
+detach     6.00 ms  1.00 ms  23.00 ms  5.40 ms  no
+`
+	if out.String() != want {
+		t.Errorf("%s\nwant\n%s", &out, want)
+	}
+}
+
+func TestBenchScaleMistakes(t *testing.T) {
+	for line, want := range map[string]string{
+		"--disks 0":       "--disks 0 --connections 500: it takes one of each at least",
+		"--connections 0": "--disks 1000 --connections 0: it takes one of each at least",
+		"--size 1":        "not a multiple",
+		"x":               `"x" is one argument too many`,
+	} {
+		if got := try(t, "/r", "", append([]string{"bench", "scale"}, strings.Fields(line)...)...); got.code != 2 || got.out != "" || !strings.Contains(got.err, want) {
+			t.Errorf("%s: %+v", line, got)
+		}
+	}
+}

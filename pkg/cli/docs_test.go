@@ -161,7 +161,7 @@ func TestDocsFields(t *testing.T) {
 	types := map[string]any{
 		"attach": control.Attached{}, "detach": control.Detached{}, "disk show": control.Disk{}, "disk escrow": control.Escrow{},
 		"key show": control.Key{}, "grant create": control.Grant{}, "check": control.CheckReport{}, "status": control.Status{}, "version": Version{},
-		"bench cipher": bench.Row{}, "bench io": iobench.Report{}, "root unlock": control.RootState{}, "root slot list": control.Slot{},
+		"bench cipher": bench.Row{}, "bench io": iobench.Report{}, "bench scale": iobench.ScaleReport{}, "root unlock": control.RootState{}, "root slot list": control.Slot{},
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([a-z ]+)` \\| (?:an array of )?`(\\{.*\\})` \\|").FindAllStringSubmatch(section(t, "Output"), -1)
 	if len(rows) != len(types) {

@@ -35,14 +35,23 @@ func findSites(dir, run string) (sites []*site, missing []Missing, err error) {
 	} else {
 		missing = append(missing, Missing{What: inMemory, Tool: "a tmpfs at /dev/shm"})
 	}
+	at, err := realSite(dir, run)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(sites, at), missing, nil
+}
+
+// realSite is the one on a file system: in dir, or in a temporary directory.
+func realSite(dir, run string) (*site, error) {
 	if dir == "" {
 		dir = notMemory(os.TempDir(), "/var/tmp")
 	}
 	kind, err := fileSystem(dir)
 	if err != nil {
-		return nil, nil, refusal.New(refusal.NotFound, "name a directory that is there with --dir", "--dir %s: %w", dir, err)
+		return nil, refusal.New(refusal.NotFound, "name a directory that is there with --dir", "--dir %s: %w", dir, err)
 	}
-	return append(sites, &site{Name: onDisk, FileSystem: kind, Dir: dir, run: run}), missing, nil
+	return &site{Name: onDisk, FileSystem: kind, Dir: dir, run: run}, nil
 }
 
 // notMemory is the first directory that lies on a file system with a disk under it, or else the first.
@@ -61,7 +70,7 @@ func (at *site) begin(need int64) error {
 		return err
 	}
 	var err error
-	if at.dir, err = os.MkdirTemp(at.Dir, "nbdcrypt-bench-"); err != nil {
+	if at.dir, err = os.MkdirTemp(at.Dir, fmt.Sprintf("nbdcrypt-bench-%d-", os.Getpid())); err != nil {
 		return refusal.New(refusal.Failed, "name another directory with --dir", "making a directory: %w", err)
 	}
 	at.file, err = os.Open(at.dir)
