@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: build demo test packages style unit purego arm64 fuzz integration clean help
+.PHONY: build demo bench test packages style unit purego arm64 fuzz integration clean help
 
 INTEGRATION := cmd/nbdcrypt/integration
 FUZZTIME ?= 2000x
@@ -16,6 +16,15 @@ build: ## the program, as bin/nbdcrypt
 
 demo: build ## the main job from nothing to nothing, in a temporary directory
 	bin/nbdcrypt demo
+
+# Options of bench io, to make it shorter: BENCH="--rounds 2 --only read-1m". What can't be installed is named and left out.
+BENCH ?=
+
+bench: build ## the cipher, the server beside others, many disks: half an hour, or see BENCH in the Makefile
+	@$(INTEGRATION)/packages fio libnbd-bin nbdkit qemu-utils || true
+	bin/nbdcrypt bench cipher --rounds 31
+	bin/nbdcrypt bench io $(BENCH)
+	bin/nbdcrypt bench scale
 
 test: packages style unit purego arm64 fuzz integration ## everything; as root, on Debian, it installs the packages it needs
 
