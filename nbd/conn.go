@@ -38,8 +38,8 @@ type conn struct {
 	terms      terms
 	complaints atomic.Int32
 
-	mu        sync.Mutex
-	finishing bool
+	mu        sync.Mutex // held while time limits are set
+	finishing atomic.Bool
 }
 
 func newConn(s *Server, nc net.Conn, peer Peer, e Entrance) *conn {
@@ -91,7 +91,7 @@ func (c *conn) converse(ctx context.Context) (err error) {
 func (c *conn) limit(until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.finishing {
+	if !c.finishing.Load() {
 		c.nc.SetDeadline(until)
 	}
 }
@@ -100,18 +100,19 @@ func (c *conn) limit(until time.Time) {
 func (c *conn) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.finishing = true
+	c.finishing.Store(true)
 	c.nc.SetReadDeadline(time.Unix(1, 0))
 	c.nc.SetWriteDeadline(time.Now().Add(c.server.finishTime))
 }
 
 // beforeWrite gives each of the last replies its time: the device may have been slower than a client may be.
 func (c *conn) beforeWrite() {
+	if !c.finishing.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.finishing {
-		c.nc.SetWriteDeadline(time.Now().Add(c.server.finishTime))
-	}
+	c.nc.SetWriteDeadline(time.Now().Add(c.server.finishTime))
 }
 
 // hangUp ends the connection; TLS says so first (spec item 24), which must not wait for a client that has stopped to read.

@@ -36,10 +36,10 @@ func TestNBD19_ErrorsOfTheClient(t *testing.T) {
 	c := one(t).enter(t, "vol")
 	for _, r := range []request{
 		{command: cmdRead, flags: flagNoHole}, {command: cmdWrite, flags: flagNoHole}, {command: cmdTrim, flags: flagNoHole},
-		{command: cmdFlush, flags: flagNoHole}, {command: cmdRead, flags: flagDF}, {command: cmdZeroes, flags: flagFast},
+		{command: cmdFlush, flags: flagNoHole}, {command: cmdRead, flags: flagDF},
 		{command: cmdWrite, flags: flagPayload}, {command: cmdTrim, flags: flagReqOne}, {command: cmdRead, flags: 1 << 15},
 		{command: cmdFlush, length: 1}, {command: cmdFlush, offset: 1},
-		{command: cmdCache}, {command: cmdStatus}, {command: 8}, {command: 1<<16 - 1},
+		{command: cmdCache, flags: flagNoHole}, {command: cmdCache, flags: flagFast}, {command: cmdStatus}, {command: cmdStatus, length: 512}, {command: 8}, {command: 1<<16 - 1},
 	} {
 		c.do(r, einval)
 	}
@@ -56,7 +56,7 @@ func TestNBD19_ReadOnly(t *testing.T) {
 	c.do(request{command: cmdZeroes, length: 700}, eperm)
 	c.do(request{command: cmdFlush}, ok)
 	c.readBack(0, make([]byte, diskSize))
-	if flags := h.flags(t, "vol"); flags != 1<<0|1<<1|1<<2|1<<3|1<<8 {
+	if flags := h.flags(t, "vol"); flags != 1<<0|1<<1|1<<2|1<<3|1<<8|1<<10 {
 		t.Errorf("flags %#x", flags)
 	}
 }
@@ -79,7 +79,7 @@ func TestNBD19_APanicIsAnError(t *testing.T) {
 func TestNBD20_AnUnknownCommandHasNoPayload(t *testing.T) {
 	c := one(t).enter(t, "vol")
 	c.do(request{command: 200, length: 4096}, einval)
-	c.do(request{command: cmdCache, length: 4096}, einval)
+	c.do(request{command: cmdStatus, length: 4096}, einval)
 	c.lives()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nbdcrypt/nbd/internal/wire"
@@ -28,6 +29,10 @@ type Export struct {
 	memory   buffers
 	counters counters
 	linger   time.Duration
+	// known is a size that the device had.
+	known atomic.Uint64
+	// slowUntil is the time by the clock until which writes are for workers.
+	slowUntil atomic.Int64
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -125,11 +130,17 @@ func (e *Export) flags(t terms) uint16 {
 	if t.structured {
 		flags |= wire.SendDF
 	}
+	if e.device.cacher != nil {
+		flags |= wire.SendCache
+	}
 	if e.options.ReadOnly {
 		return flags | wire.ReadOnly
 	}
 	if e.device.trimmer != nil {
 		flags |= wire.SendTrim
+	}
+	if e.device.fast != nil {
+		flags |= wire.SendFastZero
 	}
 	return flags | wire.SendWriteZeroes
 }

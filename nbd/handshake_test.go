@@ -17,8 +17,8 @@ import (
 
 const diskSize = 1 << 20
 
-// flagsRW are HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES, CAN_MULTI_CONN.
-const flagsRW = 1<<0 | 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<8
+// flagsRW are HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES, CAN_MULTI_CONN, SEND_CACHE, SEND_FAST_ZERO.
+const flagsRW = 1<<0 | 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 func disk(name string) *nbd.Export {
 	return nbd.NewExport(name, nbdtest.NewMemory(diskSize), nbd.Options{Description: "disk " + name})

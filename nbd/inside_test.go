@@ -102,8 +102,8 @@ func TestBudgetBounds(t *testing.T) {
 	}
 	b.give(50)
 	<-taken
-	if b.free != 40 {
-		t.Errorf("%d are free", b.free)
+	if used := b.used.Load(); used != 60 {
+		t.Errorf("%d are used", used)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestSource(t *testing.T) {
 			t.Errorf("%s: at the end: %v", name, err)
 		}
 		s.wipe()
-		if !bytes.Equal(s.buf, make([]byte, sourceSize)) {
+		if !bytes.Equal(s.small, make([]byte, sourceSize)) {
 			t.Errorf("%s: not wiped", name)
 		}
 	}

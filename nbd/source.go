@@ -3,56 +3,177 @@ package nbd
 import (
 	"errors"
 	"io"
+	"syscall"
 )
 
-// sourceSize is room for a burst of request headers, or for a few small writes.
-const sourceSize = 16 << 10
+const (
+	// sourceSize is what a connection that waits holds: room for a burst of headers, or for one small write.
+	sourceSize = 8 << 10
+	// loanSize is what it borrows while its client keeps it busy: room for many small writes, or for a piece of a long one
+	// and what is before it.
+	loanSize = 256 << 10
+)
 
-// source is a buffered reader of one connection whose buffer can be wiped: it has carried what clients wrote.
+// source is a buffered reader of one connection whose buffer can be wiped: it has carried what clients wrote. It waits
+// with a small buffer, and borrows a large one while input fills it.
 type source struct {
 	r          io.Reader
-	buf        []byte
+	raw        syscall.RawConn // nil where r is no socket
+	buf        []byte          // small, or borrowed
+	small      []byte
 	head, tail int
+	pool       *buffers // of loans; nil before there is an export
+	eager      bool     // the last read filled the buffer
+
+	// What readRaw is told and tells. It is made once: nothing is allocated for a read.
+	readRaw func(fd uintptr) bool
+	want    []byte // nil for the buffer
+	got     int
+	err     error
 }
 
-func newSource(r io.Reader) *source { return &source{r: r, buf: make([]byte, sourceSize)} }
+func newSource(r io.Reader) *source {
+	small := make([]byte, sourceSize)
+	s := &source{r: r, buf: small, small: small}
+	if sc, ok := r.(syscall.Conn); ok {
+		s.raw, _ = sc.SyscallConn()
+	}
+	s.readRaw = s.readSocket
+	return s
+}
+
+// buffered is what has arrived and was not taken yet.
+func (s *source) buffered() []byte { return s.buf[s.head:s.tail] }
+
+// next takes n bytes that are buffered. They are valid until more is read.
+func (s *source) next(n int) []byte {
+	s.head += n
+	return s.buf[s.head-n : s.head]
+}
+
+// need waits until n bytes are buffered, n being no more than loanSize. io.EOF means that the stream ended before the
+// first of them. It reads what there is, but where exactly is set no more than these: the rest has another place to go.
+func (s *source) need(n int, exactly bool) error {
+	for first := s.tail == s.head; s.tail-s.head < n; first = false {
+		s.makeRoom(n)
+		room := s.buf[s.tail:]
+		if exactly {
+			room = room[:n-(s.tail-s.head)]
+		}
+		got, err := s.receive(nil, len(room))
+		s.tail += got
+		if got == 0 && err != nil {
+			if first {
+				return err
+			}
+			return unexpected(err)
+		}
+	}
+	return nil
+}
+
+// makeRoom sees to room behind tail, and to n bytes behind head.
+func (s *source) makeRoom(n int) {
+	have := s.buffered()
+	switch {
+	case n > len(s.buf), s.eager && len(s.buf) == sourceSize && s.pool != nil:
+		loan := s.pool.get(loanSize)
+		copy(loan, have)
+		s.buf, s.head, s.tail = loan, 0, len(have)
+	case len(have) == 0:
+		s.head, s.tail = 0, 0
+	case s.head+n > len(s.buf):
+		copy(s.buf, have)
+		s.head, s.tail = 0, len(have)
+	}
+}
+
+// settle gives the loan back where what is left fits the small buffer.
+func (s *source) settle() {
+	have := s.buffered()
+	if len(s.buf) == sourceSize || len(have) > sourceSize/2 {
+		return
+	}
+	copy(s.small, have)
+	s.pool.put(s.buf)
+	s.buf, s.head, s.tail, s.eager = s.small, 0, len(have), false
+}
+
+// receive reads once: into p, or behind tail at most limit bytes.
+func (s *source) receive(p []byte, limit int) (int, error) {
+	if s.raw == nil {
+		if !s.eager {
+			s.settle()
+		}
+		if p == nil {
+			p = s.buf[s.tail:min(len(s.buf), s.tail+limit)]
+		}
+		n, err := s.r.Read(p)
+		s.eager = n == len(p)
+		return n, err
+	}
+	s.want, s.got, s.err = p, limit, nil
+	err := s.raw.Read(s.readRaw)
+	s.want = nil
+	if err != nil {
+		return 0, err
+	}
+	return s.got, s.err
+}
+
+// readSocket tries to read. Before it waits it gives back what it can do without.
+func (s *source) readSocket(fd uintptr) bool {
+	p := s.want
+	if p == nil {
+		p = s.buf[s.tail:min(len(s.buf), s.tail+s.got)]
+	}
+	for {
+		n, err := syscall.Read(int(fd), p)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			s.settle()
+			return false
+		case err != nil:
+			n = 0
+		case n == 0 && len(p) > 0:
+			err = io.EOF
+		}
+		s.got, s.err, s.eager = n, err, n == len(p)
+		return true
+	}
+}
 
 // read fills p. io.EOF means that the stream ended before its first byte.
 func (s *source) read(p []byte) error {
 	got := s.take(p)
-	if got > 0 && got < len(p) {
-		return unexpected(s.readRest(p[got:]))
-	}
-	return s.readRest(p[got:])
-}
-
-// readRest fills p from the connection: large parts straight into p, small ones through the buffer.
-func (s *source) readRest(p []byte) error {
-	for started := false; len(p) > 0; started = true {
-		n, err := s.more(p)
+	for started := got > 0; got < len(p); started = true {
+		n, err := s.more(p[got:])
 		if n == 0 && err != nil {
 			if started {
 				return unexpected(err)
 			}
 			return err
 		}
-		p = p[n:]
+		got += n
 	}
 	return nil
 }
 
-// more reads once and moves what it can into p; the buffer is empty when it is called.
+// more reads once, large parts straight into p and small ones through the buffer, which is empty when it is called.
 func (s *source) more(p []byte) (int, error) {
-	if len(p) >= len(s.buf) {
-		return s.r.Read(p)
+	if len(p) >= sourceSize {
+		return s.receive(p, 0)
 	}
-	n, err := s.r.Read(s.buf)
-	s.head, s.tail = 0, n
+	s.head, s.tail = 0, 0
+	n, err := s.receive(nil, len(s.buf))
+	s.tail = s.head + n
 	return s.take(p), err
 }
 
 func (s *source) take(p []byte) int {
-	n := copy(p, s.buf[s.head:s.tail])
+	n := copy(p, s.buffered())
 	s.head += n
 	return n
 }
@@ -61,9 +182,7 @@ func (s *source) take(p []byte) int {
 func (s *source) skip(n int64) error {
 	for n > 0 {
 		if s.head == s.tail {
-			got, err := s.r.Read(s.buf)
-			s.head, s.tail = 0, got
-			if got == 0 && err != nil {
+			if err := s.need(1, false); err != nil {
 				return unexpected(err)
 			}
 		}
@@ -74,7 +193,15 @@ func (s *source) skip(n int64) error {
 	return nil
 }
 
-func (s *source) wipe() { clear(s.buf) }
+// lend lets the source borrow from an export's memory.
+func (s *source) lend(pool *buffers) { s.pool = pool }
+
+// wipe is the end of the source: the loan goes back and the small buffer is cleared.
+func (s *source) wipe() {
+	s.head, s.tail = 0, 0
+	s.settle()
+	clear(s.small)
+}
 
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {

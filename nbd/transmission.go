@@ -3,64 +3,68 @@ package nbd
 import (
 	"errors"
 	"fmt"
-	"sync"
+	"runtime"
 	"syscall"
+	"time"
 
 	"nbdcrypt/nbd/internal/wire"
 )
 
-// firstPiece of a long payload is allocated at once, the rest as it arrives: who only claims to send much, holds
-// little memory.
-const firstPiece = 1 << 20
+const (
+	// pieceSize is how much of a long READ or WRITE is in work at a time: what has just been read is decrypted and sent,
+	// and what was received is encrypted and written, while it is in the second-level cache.
+	pieceSize = 128 << 10
+	// pieceCut is what pieces end at a multiple of, so that all but the first and the last are whole blocks.
+	pieceCut = 4096
+	// turn is how much work a connection does before others get theirs.
+	turn = 256 << 10
+)
 
-// session is the transmission phase of one connection: a reader that decodes requests, workers that run them on the
-// device, and one writer, so that replies never interleave (spec item 17).
+// session is the transmission phase of one connection: one goroutine, the loop, which reads many requests at once, does
+// at once what can't wait, hands the rest to workers, and sends the answers of all that it has read together. Only the
+// loop touches what is not said to be shared.
 type session struct {
 	conn    *conn
 	export  *Export
-	budget  *budget
-	work    chan job
-	workers sync.WaitGroup
-	hired   int
-	replies chan reply
+	terms   terms
+	in      *source
+	budget  *budget  // shared
+	out     *sender  // shared
+	workers *workers // shared
+
+	open   *parcel       // that answers are added to, or nil
+	began  time.Duration // when the requests in work were read
+	writes int           // done since then by the loop itself
+	work   int           // bytes since then
+	turn   int           // bytes since others had their turn
 }
 
 func newSession(c *conn, e *Export) *session {
-	return &session{
-		conn:    c,
-		export:  e,
-		budget:  newBudget(wire.MaxPayload, c.user),
-		work:    make(chan job),
-		replies: make(chan reply, maxWorkers),
-	}
+	s := &session{conn: c, export: e, terms: c.terms, in: c.in}
+	s.budget = newBudget(wire.MaxPayload, c.user)
+	s.out = newSender(c, e, s.budget)
+	s.workers = newWorkers(s.do)
+	s.in.lend(&e.memory)
+	return s
 }
 
 // run serves requests until the client leaves or breaks the protocol. What is outstanding then finishes first and
 // is answered (spec item 24).
 func (s *session) run() error {
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		newWriter(s).run()
-	}()
-	err := s.readRequests()
-	close(s.work)
-	s.workers.Wait()
-	close(s.replies)
-	<-written
+	defer s.in.wipe() // before the export forgets the connection, and with it its memory
+	err := s.serve()
+	s.flush()
+	s.workers.finish()
+	s.out.finish()
 	return err
 }
 
-// readRequests returns nil after DISC.
-func (s *session) readRequests() error {
-	var head [wire.RequestSize]byte
+// serve returns nil after DISC.
+func (s *session) serve() error {
 	for {
-		if err := s.conn.in.read(head[:]); err != nil {
+		r, err := s.request()
+		if err != nil {
 			return fmt.Errorf("nbd: request: %w", err)
-		}
-		r, ok := wire.DecodeRequest(&head)
-		if !ok {
-			return errors.New("nbd: request: wrong magic number")
 		}
 		if r.Type == wire.CmdDisc {
 			return nil
@@ -71,54 +75,134 @@ func (s *session) readRequests() error {
 	}
 }
 
-// accept judges a request, reads its payload and hands it to a worker. Only WRITE has a payload, which is read away
-// where the request is refused, so that the connection stays in step (spec items 12, 20 and 21).
-func (s *session) accept(r wire.Request) error {
-	if r.Type == wire.CmdWrite && r.Length > wire.MaxConsumed {
-		return fmt.Errorf("nbd: request: payload of %d bytes", r.Length)
-	}
-	if refused := s.export.check(r); refused != nil {
-		return s.refuse(r, refused)
-	}
-	j := job{Request: r}
-	if n := j.charge(); n > 0 && !s.budget.take(n) {
-		return s.refuse(r, syscall.ENOMEM)
-	}
-	if r.Type == wire.CmdWrite {
-		if err := s.receive(&j); err != nil {
-			s.budget.give(j.charge())
-			return fmt.Errorf("nbd: payload: %w", err)
+var errMagic = errors.New("wrong magic number")
+
+// request takes the next request's header.
+func (s *session) request() (r wire.Request, err error) {
+	if s.terms.extended {
+		if err := s.want(wire.ExtRequestSize, false); err != nil {
+			return r, err
 		}
+		if r, ok := wire.DecodeExtRequest((*[wire.ExtRequestSize]byte)(s.in.next(wire.ExtRequestSize))); ok {
+			return r, nil
+		}
+		return r, errMagic
 	}
-	s.hand(j)
+	if err := s.want(wire.RequestSize, false); err != nil {
+		return r, err
+	}
+	if r, ok := wire.DecodeRequest((*[wire.RequestSize]byte)(s.in.next(wire.RequestSize))); ok {
+		return r, nil
+	}
+	return r, errMagic
+}
+
+// want waits until n bytes are there. Before it reads, the answers to what was read before are sent.
+func (s *session) want(n int, exactly bool) error {
+	if len(s.in.buffered()) >= n {
+		return nil
+	}
+	s.rest()
+	err := s.in.need(n, exactly)
+	s.began = clock()
+	return err
+}
+
+// rest is the end of a batch: its answers are sent, and other connections get their turn.
+func (s *session) rest() {
+	s.flush()
+	if s.writes > 0 {
+		s.export.judge(s.began, s.work)
+	}
+	s.turn += s.work
+	s.writes, s.work = 0, 0
+	if s.turn > turn {
+		s.turn = 0
+		runtime.Gosched()
+	}
+}
+
+// accept judges a request and serves it, or sees to it that somebody does. A payload is read away where the request is
+// refused, so that the connection stays in step (spec items 12, 20 and 21).
+func (s *session) accept(r wire.Request) (err error) {
+	payload := s.terms.payload(r)
+	if payload > wire.MaxConsumed {
+		return fmt.Errorf("nbd: request: payload of %d bytes", payload)
+	}
+	s.export.counters.begin()
+	s.work += 512 // what a request costs besides its data, more or less
+	if refused := s.export.check(r, s.terms); refused != 0 {
+		err = s.refuse(r, payload, refused)
+	} else {
+		err = s.start(r)
+	}
+	if err != nil {
+		s.export.counters.end(r.Type, 0, true, clock()-s.began)
+		return fmt.Errorf("nbd: payload: %w", unexpected(err))
+	}
+	return nil
+}
+
+// start serves a request that passed its checks, and returns an error where its payload does not come.
+func (s *session) start(r wire.Request) error {
+	switch r.Type {
+	case wire.CmdRead:
+		s.read(r)
+		return nil
+	case wire.CmdWrite:
+		return s.write(r)
+	}
+	charge := jobCharge
+	if r.Type == wire.CmdBlockStatus {
+		charge = statusCharge
+	}
+	s.hand(s.newJob(r, charge))
 	return nil
 }
 
 // refuse answers a request that is not served, and reads its payload away.
-func (s *session) refuse(r wire.Request, why error) error {
-	if r.Type == wire.CmdWrite {
-		if err := s.conn.in.skip(int64(r.Length)); err != nil {
-			return fmt.Errorf("nbd: payload: %w", err)
-		}
+func (s *session) refuse(r wire.Request, payload uint64, why syscall.Errno) error {
+	if payload > uint64(len(s.in.buffered())) {
+		s.flush()
 	}
-	s.replies <- reply{Reply: wire.Reply{Error: wire.Code(why), Cookie: r.Cookie}}
+	if err := s.in.skip(int64(payload)); err != nil {
+		return err
+	}
+	s.answer(r, uint32(why))
 	return nil
 }
 
-// receive reads the payload, doubling the buffer as it arrives.
-func (s *session) receive(j *job) error {
-	memory := &s.export.memory
-	total := int(j.Length)
-	for len(j.data) < total {
-		got := len(j.data)
-		larger := memory.get(min(total, max(firstPiece, 2*got)))
-		copy(larger, j.data)
-		memory.put(j.data)
-		j.data = larger
-		if err := s.conn.in.read(larger[got:]); err != nil {
-			memory.put(larger)
-			return unexpected(err)
-		}
+// jobCharge is what a request costs the budget while a worker has it, at least: its answer is in memory until it is sent.
+const jobCharge = 4096
+
+// newJob makes a request a job that is charged for.
+func (s *session) newJob(r wire.Request, charge int) *job {
+	s.charge(charge)
+	j := s.workers.get()
+	j.Request, j.charge, j.began = r, charge, s.began
+	return j
+}
+
+// charge takes from the budget. Answers that wait to be sent with others go first: they may be what frees it.
+func (s *session) charge(n int) bool {
+	if s.budget.try(n) {
+		return true
 	}
-	return nil
+	s.flush()
+	s.writes = 0 // the time that this takes is not theirs
+	return s.budget.take(n)
+}
+
+// hand gives a job to a worker.
+func (s *session) hand(j *job) {
+	if s.workers.full() {
+		s.flush()
+		s.writes = 0
+	}
+	s.workers.hand(j)
+}
+
+// cutPiece is how much of a range that goes on to end is the piece that begins at off.
+func cutPiece(off, end uint64) uint64 {
+	return min(end, (off+pieceSize)/pieceCut*pieceCut) - off
 }

@@ -196,7 +196,7 @@ func TestNBD16_FUAAndZerosOnABareDevice(t *testing.T) {
 	clear(want[1:600_001])
 	c.readBack(0, want)
 	c.do(request{command: cmdTrim, length: 512}, einval)
-	if flags := h.flags(t, "vol"); flags != flagsRW&^(1<<5) {
+	if flags := h.flags(t, "vol"); flags != flagsRW&^(1<<5|1<<10|1<<11) {
 		t.Errorf("flags %#x", flags)
 	}
 }
@@ -272,8 +272,9 @@ func TestNBD18_AReadThatFailsSendsNoData(t *testing.T) {
 // stingy reads and writes less than it is asked, without an error.
 type stingy struct{ *nbdtest.Memory }
 
-func (s stingy) ReadAt(p []byte, off int64) (int, error)  { return s.Memory.ReadAt(p[:len(p)/2], off) }
-func (s stingy) WriteAt(p []byte, off int64) (int, error) { return s.Memory.WriteAt(p[:len(p)/2], off) }
+func (s stingy) ReadAt(p []byte, off int64) (int, error)       { return s.Memory.ReadAt(p[:len(p)/2], off) }
+func (s stingy) ReadAtNowait(p []byte, off int64) (int, error) { return s.ReadAt(p, off) }
+func (s stingy) WriteAt(p []byte, off int64) (int, error)      { return s.Memory.WriteAt(p[:len(p)/2], off) }
 
 func TestNBD18_AShortReadIsAnError(t *testing.T) {
 	e := nbd.NewExport("vol", stingy{nbdtest.NewMemory(diskSize)}, nbd.Options{})

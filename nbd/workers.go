@@ -1,63 +1,134 @@
 package nbd
 
 import (
-	"errors"
+	"sync"
+	"time"
 
 	"nbdcrypt/nbd/internal/wire"
 )
 
-// maxWorkers is how many device calls one connection may have in progress.
-const maxWorkers = 16
+const (
+	// maxWorkers is how many device calls of one connection may wait for storage at a time.
+	maxWorkers = 16
+	// maxBacklog is how many requests may wait for a worker before the loop waits, too.
+	maxBacklog = 128
+)
 
-// job is a request that passed its checks, with its payload where it has one.
+// job is a request that passed its checks, or a piece of one, with its payload where it has one.
 type job struct {
 	wire.Request
-	data []byte
+	next   *job
+	whole  *whole // of which this is a piece, or nil
+	data   []byte
+	done   int // bytes of a READ that are in data already
+	charge int // to the budget
+	began  time.Duration
 }
 
-// charge is how much of the budget a request takes until it is answered.
-func (j job) charge() int {
-	if j.Type == wire.CmdRead || j.Type == wire.CmdWrite {
-		return int(j.Length)
-	}
-	return 0
+// workers run jobs, each in a goroutine that ends when there are no more: a connection that waits has none.
+type workers struct {
+	do func(*job)
+
+	mu          sync.Mutex // guards what follows
+	changed     sync.Cond
+	first, last *job
+	backlog     int
+	running     int
+	free        *job
+	labourFunc  func() // made once: nothing is allocated to start a worker
 }
 
-// hand gives the job to a free worker, to a new one, or waits. A new one is hired only while all are busy.
-func (s *session) hand(j job) {
-	select {
-	case s.work <- j:
-		return
-	default:
-	}
-	if s.hired < maxWorkers {
-		s.hired++
-		s.workers.Go(s.labour)
-	}
-	s.work <- j
+func newWorkers(do func(*job)) *workers {
+	w := &workers{do: do}
+	w.changed.L = &w.mu
+	w.labourFunc = w.labour
+	return w
 }
 
-func (s *session) labour() {
-	for j := range s.work {
-		s.replies <- s.do(j)
+// get returns an empty job.
+func (w *workers) get() *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	j := w.free
+	if j == nil {
+		return new(job)
+	}
+	w.free = j.next
+	*j = job{}
+	return j
+}
+
+// put takes back a job that was not handed to a worker.
+func (w *workers) put(j *job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*j = job{next: w.free}
+	w.free = j
+}
+
+// full tells whether hand would wait.
+func (w *workers) full() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.backlog >= maxBacklog
+}
+
+// hand gives a job to a worker. A new one starts only while there are fewer than there may be.
+func (w *workers) hand(j *job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.backlog >= maxBacklog {
+		w.changed.Wait()
+	}
+	if w.last == nil {
+		w.first = j
+	} else {
+		w.last.next = j
+	}
+	w.last = j
+	w.backlog++
+	if w.running < maxWorkers {
+		w.running++
+		go w.labourFunc()
 	}
 }
 
-// do runs one job. A READ's data is complete before its reply exists (spec item 18), and what carried plaintext goes
-// back to the export's memory.
-func (s *session) do(j job) reply {
-	if j.Type == wire.CmdRead {
-		j.data = s.export.memory.get(int(j.Length))
+func (w *workers) labour() {
+	for j := w.take(nil); j != nil; j = w.take(j) {
+		w.do(j)
 	}
-	err := s.export.execute(j.Request, j.data)
-	answer := reply{Reply: wire.Reply{Error: wire.Code(err), Cookie: j.Cookie}, charge: j.charge()}
-	if err == nil && j.Type == wire.CmdRead {
-		answer.data = j.data
-		return answer
+}
+
+// take returns the next job, or nil, with which the worker ends; done is the one before.
+func (w *workers) take(done *job) *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if done != nil {
+		*done = job{next: w.free}
+		w.free = done
 	}
-	s.export.memory.put(j.data)
-	if err != nil && !errors.Is(err, ErrShutdown) {
-		s.conn.complain("request failed", err, "export", s.export.name, "command", j.Type)
+	j := w.first
+	if j == nil {
+		w.running--
+		w.changed.Broadcast()
+		return nil
 	}
-	return answer
+	if w.first = j.next; w.first == nil {
+		w.last = nil
+	}
+	j.next = nil
+	if w.backlog == maxBacklog {
+		w.changed.Broadcast()
+	}
+	w.backlog--
+	return j
+}
+
+// finish waits until every job is done.
+func (w *workers) finish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.running > 0 {
+		w.changed.Wait()
+	}
 }

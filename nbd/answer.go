@@ -1,0 +1,151 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"errors"
+	"syscall"
+	"time"
+
+	"nbdcrypt/nbd/internal/wire"
+)
+
+const (
+	// openSize is how much the answers of a batch fill before they are sent. A piece of a long READ fits in what is left
+	// when it is not full yet.
+	openSize = 256 << 10
+	openFull = pieceSize
+	// maxHead is the longest header with what comes before the data, or all of it.
+	maxHead = wire.ExtChunkSize + 16
+)
+
+// reserve returns the next n bytes of the open parcel; commit makes them part of it.
+func (s *session) reserve(n int) []byte {
+	if p := s.open; p != nil && (p.crowded() || len(p.out)+n > cap(p.out)) {
+		s.flush()
+	}
+	if s.open == nil {
+		s.out.pace()
+		s.charge(openSize)
+		p := newParcel()
+		p.memory, p.charge = s.export.memory.get(openSize), openSize
+		p.out = p.memory[:0]
+		s.open = p
+	}
+	used := len(s.open.out)
+	return s.open.out[used : used+n]
+}
+
+// commit adds what was written into reserved bytes.
+func (s *session) commit(n int) {
+	p := s.open
+	p.out = p.out[:len(p.out)+n]
+}
+
+// flush sends the open parcel.
+func (s *session) flush() {
+	if p := s.open; p != nil {
+		s.open = nil
+		s.out.submit(p)
+	}
+}
+
+// note has the counters told of an answer in the open parcel, and sends that once it is long enough.
+func (s *session) note(r wire.Request, failed bool) {
+	s.open.note(account{r.Type, failed, r.Length, s.began})
+	if len(s.open.out) >= openFull {
+		s.flush()
+	}
+}
+
+// answer ends a request from the loop.
+func (s *session) answer(r wire.Request, code uint32) {
+	s.commit(len(s.terms.appendAnswer(s.reserve(maxHead)[:0], r, code)))
+	s.note(r, code != 0)
+}
+
+// reply ends a request from a worker.
+func (s *session) reply(r wire.Request, charge int, began time.Duration, err error) {
+	p := newParcel()
+	p.out = s.terms.appendAnswer(p.small[:0], r, s.code(r, err))
+	p.charge = charge
+	p.note(account{r.Type, err != nil, r.Length, began})
+	s.out.submit(p)
+}
+
+// code is what goes over the wire for an error, which is logged where it is the device's.
+func (s *session) code(r wire.Request, err error) uint32 {
+	if err == nil {
+		return 0
+	}
+	if r.Flags&wire.CmdFlagFastZero != 0 && errors.Is(err, syscall.ENOTSUP) {
+		return uint32(syscall.ENOTSUP) // as it should be told (spec item 19)
+	}
+	if !errors.Is(err, ErrShutdown) {
+		s.conn.complain("request failed", err, "export", s.export.name, "command", r.Type)
+	}
+	return wire.Code(err)
+}
+
+// appendAnswer appends the only header of an answer that has no data. With structured replies errors are chunks, as
+// the answers to a READ must be; with extended headers all are.
+func (t terms) appendAnswer(b []byte, r wire.Request, code uint32) []byte {
+	switch {
+	case t.structured && code != 0:
+		b = t.appendChunk(b, r, wire.ChunkError, wire.ChunkFlagDone, 6)
+		b = binary.BigEndian.AppendUint32(b, code)
+		return binary.BigEndian.AppendUint16(b, 0)
+	case t.extended, t.structured && r.Type == wire.CmdRead:
+		return t.appendChunk(b, r, wire.ChunkNone, wire.ChunkFlagDone, 0)
+	}
+	return appendSimple(b, r, code)
+}
+
+func appendSimple(b []byte, r wire.Request, code uint32) []byte {
+	var head [wire.ReplySize]byte
+	wire.PutReply(&head, wire.Reply{Error: code, Cookie: r.Cookie})
+	return append(b, head[:]...)
+}
+
+// appendChunk appends a chunk's header.
+func (t terms) appendChunk(b []byte, r wire.Request, kind, flags uint16, length int) []byte {
+	c := wire.Chunk{Flags: flags, Type: kind, Cookie: r.Cookie, Offset: r.Offset, Length: uint64(length)}
+	if t.extended {
+		return wire.AppendExtChunk(b, c)
+	}
+	return wire.AppendChunk(b, c)
+}
+
+// dataHead is how long the header before a READ's data is.
+func (t terms) dataHead() int {
+	switch {
+	case t.extended:
+		return wire.ExtChunkSize + 8
+	case t.structured:
+		return wire.ChunkSize + 8
+	}
+	return wire.ReplySize
+}
+
+// appendDataHead appends the header before n bytes of data, which are at off.
+func (t terms) appendDataHead(b []byte, r wire.Request, off uint64, n int, flags uint16) []byte {
+	if !t.structured {
+		return appendSimple(b, r, 0)
+	}
+	b = t.appendChunk(b, r, wire.ChunkOffsetData, flags, n+8)
+	return binary.BigEndian.AppendUint64(b, off)
+}
+
+// appendHole appends a chunk that stands for n zeros.
+func (t terms) appendHole(b []byte, r wire.Request, off, n uint64, flags uint16) []byte {
+	b = t.appendChunk(b, r, wire.ChunkOffsetHole, flags, 12)
+	b = binary.BigEndian.AppendUint64(b, off)
+	return binary.BigEndian.AppendUint32(b, uint32(n))
+}
+
+// appendErrorAt appends a chunk that tells of an error in the piece at off.
+func (t terms) appendErrorAt(b []byte, r wire.Request, off uint64, code uint32, flags uint16) []byte {
+	b = t.appendChunk(b, r, wire.ChunkErrorOffset, flags, 14)
+	b = binary.BigEndian.AppendUint32(b, code)
+	b = binary.BigEndian.AppendUint16(b, 0)
+	return binary.BigEndian.AppendUint64(b, off)
+}

@@ -1,0 +1,190 @@
+package nbd
+
+import (
+	"time"
+
+	"nbdcrypt/nbd/internal/wire"
+)
+
+const (
+	// slowWrite is what writes of the loop may take besides a nanosecond a byte. It has others to serve meanwhile.
+	slowWrite = time.Millisecond
+	// slowTime is how long an export's writes are for workers then.
+	slowTime = 50 * time.Millisecond
+)
+
+// judge looks at the time that a batch with writes in it took.
+func (e *Export) judge(began time.Duration, bytes int) {
+	if now := clock(); now-began > slowWrite+time.Duration(bytes) {
+		e.slowUntil.Store(int64(now + slowTime))
+	}
+}
+
+// writesNow tells whether the loop writes by itself. It does on a device that takes care not to keep it waiting when it
+// reads, while that is quick.
+func (s *session) writesNow() bool {
+	return s.export.device.nowait != nil && int64(s.began) >= s.export.slowUntil.Load()
+}
+
+// write serves a WRITE, and returns an error where its payload does not come. What fits a piece is written once all of it
+// is there, straight from where it was received. Durable writes wait for storage and are for workers.
+func (s *session) write(r wire.Request) error {
+	n := int(r.Length)
+	switch {
+	case n > pieceSize:
+		return s.writeLong(r)
+	case r.Flags&wire.CmdFlagFUA != 0 || !s.writesNow():
+		return s.handWrite(r)
+	}
+	if err := s.want(n, false); err != nil {
+		return err
+	}
+	err := s.writeNow(r)
+	s.answer(r, s.code(r, err))
+	return nil
+}
+
+// writeNow writes what is next in the buffer.
+func (s *session) writeNow(r wire.Request) error {
+	s.writes++
+	s.work += int(r.Length)
+	return s.export.execute(r, s.in.next(int(r.Length)))
+}
+
+// handWrite gives a WRITE with a copy of its payload to a worker.
+func (s *session) handWrite(r wire.Request) error {
+	n := int(r.Length)
+	j := s.newJob(r, max(jobCharge, n))
+	data, err := s.payload(n)
+	if err != nil {
+		s.budget.give(j.charge)
+		return err
+	}
+	j.data = data
+	s.hand(j)
+	return nil
+}
+
+// payload receives n bytes into memory of their own.
+func (s *session) payload(n int) ([]byte, error) {
+	if n > len(s.in.buffered()) {
+		s.rest()
+	}
+	data := s.export.memory.get(n)
+	s.work += n
+	if err := s.in.read(data); err != nil {
+		s.export.memory.put(data)
+		return nil, err
+	}
+	return data, nil
+}
+
+// writeLong receives and writes piece by piece: NBD does not promise that a WRITE is done as a whole. With FUA a sync at
+// the end costs less than one for each piece. After an error the rest of the payload is read away.
+func (s *session) writeLong(r wire.Request) error {
+	var w *whole
+	var failure error
+	piece := r
+	piece.Flags &^= wire.CmdFlagFUA
+	for off, end := r.Offset, r.Offset+r.Length; off < end; off += piece.Length {
+		piece.Offset, piece.Length = off, cutPiece(off, end)
+		if w != nil && failure == nil {
+			failure = s.out.failed(w)
+		}
+		var err error
+		switch {
+		case failure != nil:
+			piece.Length = end - off
+			s.flush()
+			err = s.in.skip(int64(end - off))
+		case s.writesNow():
+			if err = s.want(int(piece.Length), off+piece.Length < end); err == nil {
+				failure = s.writeNow(piece)
+			}
+		default:
+			if w == nil {
+				w = s.divide(r)
+			}
+			err = s.handWritePiece(w, piece)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.endWrite(r, w, failure)
+	return nil
+}
+
+func (s *session) handWritePiece(w *whole, piece wire.Request) error {
+	n := int(piece.Length)
+	s.charge(n)
+	data, err := s.payload(n)
+	if err != nil {
+		s.budget.give(n)
+		return err
+	}
+	s.handPiece(w, piece.Offset, n, data)
+	return nil
+}
+
+// endWrite ends the loop's part of a long WRITE.
+func (s *session) endWrite(r wire.Request, w *whole, failure error) {
+	durable := r.Flags&wire.CmdFlagFUA != 0
+	if w == nil {
+		if failure != nil || !durable {
+			s.answer(r, s.code(r, failure))
+			return
+		}
+		w = s.divide(r)
+	}
+	if !s.out.end(w, failure) {
+		return
+	}
+	if w.failure == nil && durable {
+		w.pieces, w.synced = 1, true
+		j := s.workers.get()
+		j.Type, j.whole = wire.CmdFlush, w
+		s.hand(j)
+		return
+	}
+	s.answer(r, s.code(r, w.failure))
+	w.recycle()
+}
+
+// doWritePiece is a worker's part of writeLong. Who ends the last piece makes all durable where that was asked for, and
+// answers.
+func (s *session) doWritePiece(j *job) {
+	piece := j.Request
+	piece.Flags &^= wire.CmdFlagFUA
+	err := s.export.execute(piece, j.data)
+	s.export.memory.put(j.data)
+	s.budget.give(j.charge)
+	w := j.whole
+	if !s.out.end(w, err) {
+		return
+	}
+	if w.failure == nil && w.Flags&wire.CmdFlagFUA != 0 && !w.synced {
+		w.failure = s.export.execute(wire.Request{Type: wire.CmdFlush}, nil)
+	}
+	s.budget.force(jobCharge)
+	s.reply(w.Request, jobCharge, w.began, w.failure)
+	w.recycle()
+}
+
+// do is what workers do.
+func (s *session) do(j *job) {
+	switch {
+	case j.whole != nil && j.Type == wire.CmdRead:
+		s.doReadPiece(j)
+	case j.whole != nil:
+		s.doWritePiece(j)
+	case j.Type == wire.CmdRead:
+		s.doRead(j)
+	case j.Type == wire.CmdBlockStatus:
+		s.doStatus(j)
+	default:
+		err := s.export.execute(j.Request, j.data)
+		s.export.memory.put(j.data)
+		s.reply(j.Request, j.charge, j.began, err)
+	}
+}
