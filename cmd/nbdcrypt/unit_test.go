@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// unit reads the settings of the service file by their names; one that is given twice has both values.
-func unit(t *testing.T) map[string][]string {
+// unit reads the settings of a unit file by their names; one that is given twice has both values.
+func unit(t *testing.T, name string) map[string][]string {
 	t.Helper()
-	text, err := os.ReadFile("nbdcrypt.service")
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func unit(t *testing.T) map[string][]string {
 
 // The unit keeps keys in memory, and the daemon away from all else.
 func TestUnitProtectsKeys(t *testing.T) {
-	settings := unit(t)
+	settings := unit(t, "nbdcrypt.service")
 	for name, want := range map[string]string{
 		"MemorySwapMax": "0", "LimitMEMLOCK": "64M", "LimitCORE": "0", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes",
 		"CapabilityBoundingSet": "CAP_IPC_LOCK", "MemoryDenyWriteExecute": "yes", "RestrictNamespaces": "yes", "Type": "notify",
@@ -47,6 +47,19 @@ func TestUnitProtectsKeys(t *testing.T) {
 	for _, call := range []string{"@system-service", "memfd_secret", "process_vm_readv"} {
 		if !slices.Contains(calls, call) {
 			t.Errorf("%s is not among the system calls that the daemon may make: %q", call, calls)
+		}
+	}
+}
+
+// Both units speak of the same sockets, which must not go away with the service.
+func TestSocketUnit(t *testing.T) {
+	socket, service := unit(t, "nbdcrypt.socket"), unit(t, "nbdcrypt.service")
+	if got := socket["Socket.ListenStream"]; !slices.Equal(got, []string{"/run/nbdcrypt/control.sock", "/run/nbdcrypt/nbd.sock"}) {
+		t.Errorf("the sockets are %q", got)
+	}
+	for name, want := range map[string]string{"RuntimeDirectory": "nbdcrypt", "RuntimeDirectoryPreserve": "yes"} {
+		if got := service["Service."+name]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s=%q, want %s", name, got, want)
 		}
 	}
 }

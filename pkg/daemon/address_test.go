@@ -1,16 +1,22 @@
 package daemon
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"nbdcrypt/nbd"
+	"nbdcrypt/nbd/nbdtest"
+	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -106,6 +112,62 @@ func TestVsockConnection(t *testing.T) {
 	}
 	if _, err := vsockPeer(&net.TCPConn{}); err == nil {
 		t.Error("TCP is taken for vsock")
+	}
+}
+
+// once is a listener that accepts one connection.
+type once struct {
+	net.Listener
+	conns chan net.Conn
+	close func()
+}
+
+func (l *once) Accept() (net.Conn, error) {
+	if nc, is := <-l.conns; is {
+		return nc, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l *once) Close() error { l.close(); return nil }
+
+// A virtual machine is served, in clear and in TLS, what was opened to it.
+func TestVsockIsServed(t *testing.T) {
+	a := nbdtest.NewAuthority()
+	x := newExports()
+	x.add(attachment("default", "vol"), 1000, []access.Guest{{UID: access.NoUID, Name: "vsock:7"}, {UID: access.NoUID, Name: "cert:vm"}}, nil)
+	server := nbd.NewServer(x, slog.New(slog.DiscardHandler))
+	config := &tls.Config{Certificates: []tls.Certificate{a.Issue("server", time.Now().Add(time.Hour))}, ClientCAs: a.Pool(), ClientAuth: tls.VerifyClientCertIfGiven}
+	for _, c := range []struct {
+		cid    uint32
+		trusts *nbdtest.Authority
+		certs  []tls.Certificate
+		want   bool
+	}{{7, nil, nil, true}, {7, a, nil, true}, {8, nil, nil, false}, {8, a, nil, false}, {8, a, []tls.Certificate{a.Issue("vm", time.Now().Add(time.Hour))}, true}} {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends := [2]net.Conn{}
+		for i, fd := range fds {
+			ends[i] = &vsockConn{os.NewFile(uintptr(fd), onVsock), vsockAddr{2, 1}, vsockAddr{c.cid, 2}}
+		}
+		l := &once{conns: make(chan net.Conn, 1)}
+		l.close = sync.OnceFunc(func() { close(l.conns) })
+		l.conns <- ends[0]
+		served := make(chan error, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { served <- server.Serve(ctx, l, nbd.Entrance{Peer: vsockPeer, TLS: config}) }()
+		if got := opensOver(t, ends[1], "vol", c.trusts, c.certs...); got != c.want {
+			t.Errorf("%d, TLS %v, %d certificates: %v", c.cid, c.trusts != nil, len(c.certs), got)
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -54,6 +54,12 @@ func opens(t *testing.T, uri, export string, trusts *nbdtest.Authority, certs ..
 	if err != nil {
 		t.Fatal(err)
 	}
+	return opensOver(t, nc, export, trusts, certs...)
+}
+
+// opensOver is opens on a connection that stands.
+func opensOver(t *testing.T, nc net.Conn, export string, trusts *nbdtest.Authority, certs ...tls.Certificate) bool {
+	t.Helper()
 	defer nc.Close()
 	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
 	hello := make([]byte, 18)
