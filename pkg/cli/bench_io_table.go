@@ -14,8 +14,10 @@ func printBenchIO(w io.Writer, r iobench.Report) {
 		fmt.Fprintf(w, "\n%s: %s at %s\n\n", at.Name, at.FileSystem, at.Dir)
 		rows := rowsOf(r, at.Name)
 		printServers(w, r, "SPEED", rows, speed)
-		fmt.Fprintln(w)
-		printRatios(w, r, rows)
+		if len(r.Servers) > 1 {
+			fmt.Fprintln(w)
+			printRatios(w, r, rows)
+		}
 		fmt.Fprintln(w)
 		printServers(w, r, "PROCESSOR TIME OF THE SERVER", rows, processorTime)
 		printFailures(w, rows)
@@ -96,9 +98,6 @@ func processorTime(row iobench.Row, one iobench.Result) string {
 
 // printRatios prints our speed as a multiple of the others'.
 func printRatios(w io.Writer, r iobench.Report, rows []iobench.Row) {
-	if len(r.Servers) < 2 {
-		return
-	}
 	table(w, func(t io.Writer) {
 		fmt.Fprint(t, "OUR SPEED AS A MULTIPLE OF\tCONNECTIONS")
 		for _, v := range r.Servers[1:] {
