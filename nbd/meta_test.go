@@ -110,3 +110,80 @@ func TestNBD26_ContextsAreForWhoMayOpenTheExport(t *testing.T) {
 		c.want(id, askMeta("secret"), repErrUnknown)
 	}
 }
+
+// status tells whether BLOCK_STATUS is served: the connection speaks in chunks, and the answer is extents or an error.
+func (c *raw) status() bool {
+	c.t.Helper()
+	c.send(request{command: cmdStatus, cookie: 7, length: 4096}.bytes())
+	served := false
+	for {
+		head := c.read(20)
+		if binary.BigEndian.Uint32(head) != 0x668e33ef || binary.BigEndian.Uint64(head[8:]) != 7 {
+			c.t.Fatalf("chunk %x", head)
+		}
+		data := c.read(int(binary.BigEndian.Uint32(head[16:])))
+		switch kind := binary.BigEndian.Uint16(head[6:]); {
+		case kind == 5:
+			served = true
+		case kind != 1<<15+1 || binary.BigEndian.Uint32(data) != uint32(einval):
+			c.t.Fatalf("chunk %x with %x", head, data)
+		}
+		if head[5]&1 != 0 {
+			return served
+		}
+	}
+}
+
+// A context is there for the export that it was chosen on, and until the next choice, also one that fails.
+func TestNBD26_AContextIsBoundToItsExport(t *testing.T) {
+	base := "base:allocation"
+	h := serve(t, nbdtest.NewExports(disk("vol"), disk("other")))
+	for name, test := range map[string]struct {
+		between func(c *raw)
+		want    bool
+	}{
+		"at once":         {func(c *raw) {}, true},
+		"other options":   {func(c *raw) { c.want(optInfo, ask("other"), repAck); c.contexts(optListMeta, askMeta("other")) }, true},
+		"a GO that fails": {func(c *raw) { c.want(optGo, ask("nothing"), repErrUnknown) }, true},
+		"none chosen":     {func(c *raw) { c.contexts(optSetMeta, askMeta("vol")) }, false},
+		"another export":  {func(c *raw) { c.contexts(optSetMeta, askMeta("other", base)) }, false},
+		"there and back": {func(c *raw) {
+			c.contexts(optSetMeta, askMeta("other", base))
+			c.contexts(optSetMeta, askMeta("vol", base))
+		}, true},
+		"unknown export": {func(c *raw) { c.want(optSetMeta, askMeta("nothing", base), repErrUnknown) }, false},
+		"malformed":      {func(c *raw) { c.want(optSetMeta, askMeta("vol", base)[:9], repErrInvalid) }, false},
+		"too long":       {func(c *raw) { c.want(optSetMeta, make([]byte, 100_000), repErrTooBig) }, false},
+		"asked again":    {func(c *raw) { c.want(optStructured, nil, repErrInvalid) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, open := range []func(c *raw){
+				func(c *raw) { c.want(optGo, ask("vol"), repAck) },
+				func(c *raw) { c.option(optExportName, []byte("vol")); c.read(10) },
+			} {
+				c := h.connect(t, fixedFlags)
+				c.want(optStructured, nil, repAck)
+				c.contexts(optSetMeta, askMeta("vol", base))
+				test.between(c)
+				open(c)
+				if got := c.status(); got != test.want {
+					t.Errorf("BLOCK_STATUS is served: %v", got)
+				}
+			}
+		})
+	}
+}
+
+// The default export is the same by either name.
+func TestNBD26_AContextOfTheDefaultExport(t *testing.T) {
+	h := one(t)
+	for _, names := range [][2]string{{"", "vol"}, {"vol", ""}, {"", ""}} {
+		c := h.connect(t, fixedFlags)
+		c.want(optStructured, nil, repAck)
+		c.contexts(optSetMeta, askMeta(names[0], "base:allocation"))
+		c.want(optGo, ask(names[1]), repAck)
+		if !c.status() {
+			t.Errorf("chosen on %q, void on %q", names[0], names[1])
+		}
+	}
+}
