@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -115,11 +116,27 @@ func (c *conn) beforeWrite() {
 	c.nc.SetWriteDeadline(time.Now().Add(c.server.finishTime))
 }
 
-// hangUp ends the connection; TLS says so first (spec item 24), which must not wait for a client that has stopped to read.
+// hangUp ends the connection; TLS says so first (spec item 24). Neither that nor lingering waits longer than finishTime for a
+// client that has stopped to read.
 func (c *conn) hangUp() {
 	late := time.AfterFunc(c.server.finishTime, c.cut)
 	defer late.Stop()
+	if over, is := c.nc.(*tls.Conn); is {
+		_ = over.CloseWrite()
+	}
+	linger(c.socket)
 	c.nc.Close()
+}
+
+// linger reads away what a client of TCP still says, until it has heard everything: a socket that is closed with bytes unread drops
+// what it has not sent yet.
+func linger(socket net.Conn) {
+	tcp, is := socket.(*net.TCPConn)
+	if !is || tcp.CloseWrite() != nil {
+		return
+	}
+	tcp.SetReadDeadline(time.Time{})
+	_, _ = io.Copy(io.Discard, tcp)
 }
 
 // cut ends the connection at once.
