@@ -62,6 +62,9 @@ func (d *Daemon) listen(ls *listeners) error {
 	if err != nil {
 		return err
 	}
+	if files != nil && files.openKey() != "" {
+		d.warn(files.openKey())
+	}
 	given, err := activatedSockets()
 	if err != nil {
 		return err

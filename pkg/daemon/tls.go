@@ -46,6 +46,15 @@ func openTLS(o Options) (*tlsFiles, error) {
 	return f, nil
 }
 
+// openKey tells in words that others may read the key; empty where they may not.
+func (f *tlsFiles) openKey() string {
+	info, err := os.Stat(f.key)
+	if err != nil || info.Mode().Perm()&0o007 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the private key of TLS, %s, is open to other users (mode %04o): run `chmod 600 %s`", f.key, info.Mode().Perm(), f.key)
+}
+
 // look marks the files as they are now.
 func (f *tlsFiles) look() (marks [3]fileMark) {
 	for i, path := range []string{f.cert, f.key, f.ca} {

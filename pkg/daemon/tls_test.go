@@ -209,3 +209,22 @@ func TestPlainTCPInsideTheMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestTLSKeyOpenToOthersIsTold(t *testing.T) {
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true} {
+		o := options(t)
+		withTLS(t, &o)
+		if err := os.Chmod(o.TLSKey, mode); err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, o)
+		s, err := client(o).Status(t.Context(), false)
+		told := slices.ContainsFunc(s.Warnings, func(w string) bool { return strings.Contains(w, o.TLSKey) })
+		if err != nil || told != want {
+			t.Errorf("mode %04o: %q (%v)", mode, s.Warnings, err)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
