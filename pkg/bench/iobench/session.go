@@ -106,8 +106,8 @@ func (s *session) measureAt(ctx context.Context, at *site) (err error) {
 	rows := s.rowsAt(at)
 	s.rows = append(s.rows, rows...)
 	for round := range s.o.Rounds {
-		for _, r := range rows {
-			for _, st := range rotated(stands, round) {
+		for i, r := range rows {
+			for _, st := range rotated(stands, round+i) {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -134,7 +134,7 @@ func (s *session) rowsAt(at *site) (rows []*row) {
 	return rows
 }
 
-// rotated begins with another one each round, so that none has always the same one before it.
+// rotated begins with another one each turn, so that none has always the same one before it, or always the first turn after a pause.
 func rotated[T any](list []T, round int) []T {
 	n := round % len(list)
 	return append(slices.Clone(list[n:]), list[:n]...)
