@@ -28,6 +28,9 @@ func (e *Export) Kept() int {
 	return e.memory.kept
 }
 
+// WritesAreSlow has workers do all writes from now on.
+func (e *Export) WritesAreSlow() { e.slowUntil.Store(1<<63 - 1) }
+
 // Converse runs one connection of a peer without asking the kernel who it is.
 func (s *Server) Converse(nc net.Conn, peer Peer, e Entrance) {
 	c := newConn(s, nc, peer, e)

@@ -86,64 +86,145 @@ func readN(t *testing.T, r io.Reader, n int) []byte {
 	return b
 }
 
-func transmissionSeeds() [][]byte {
-	return [][]byte{
-		joined(request{command: cmdRead, cookie: 1, length: 64}.bytes(), request{command: cmdFlush, cookie: 2}.bytes()),
-		joined(request{command: cmdWrite, cookie: 1, length: 3, flags: flagFUA}.bytes(1, 2, 3), request{command: cmdDisc}.bytes()),
-		joined(request{command: cmdZeroes, cookie: 1, length: 1<<32 - 1}.bytes(), request{command: cmdTrim, cookie: 9, length: 512}.bytes()),
-		joined(request{command: cmdWrite, cookie: 7, offset: 1<<64 - 1, length: 2}.bytes(1, 2), request{command: 77, cookie: 3, length: 99}.bytes()),
-	}
+// ways are the three in which a client and a server may have agreed to talk.
+var ways = map[byte][]byte{
+	0: joined(clientFlags(3), optionBytes(optGo, ask("vol"))),
+	1: joined(clientFlags(3), optionBytes(optStructured, nil), optionBytes(optSetMeta, askMeta("vol", "base:allocation")), optionBytes(optGo, ask("vol"))),
+	2: joined(clientFlags(3), optionBytes(optExtended, nil), optionBytes(optSetMeta, askMeta("vol", "base:allocation")), optionBytes(optGo, ask("vol"))),
 }
 
-// FuzzTransmission: every reply answers a request that was asked, and a READ that succeeds brings exactly its bytes.
-func FuzzTransmission(f *testing.F) {
-	prefix := joined(clientFlags(3), optionBytes(optGo, ask("vol")))
-	quiet := play(prefix).Len()
-	for _, seed := range transmissionSeeds() {
-		if play(joined(prefix, seed)).Len() < quiet+16 {
-			f.Fatalf("the seed %x gets no reply", seed)
+func transmissionSeeds() (seeds []fuzzed) {
+	for _, r := range []struct {
+		request
+		payload []byte
+	}{
+		{request{command: cmdRead, cookie: 1, length: 64}, nil},
+		{request{command: cmdRead, cookie: 2, length: 60_000}, nil},
+		{request{command: cmdRead, cookie: 3, flags: flagDF, length: 9000}, nil},
+		{request{command: cmdFlush, cookie: 4}, nil},
+		{request{command: cmdWrite, cookie: 5, length: 3, flags: flagFUA}, []byte{1, 2, 3}},
+		{request{command: cmdZeroes, cookie: 6, length: 1<<32 - 1}, nil},
+		{request{command: cmdZeroes, cookie: 6, flags: flagFast | flagNoHole, length: 8192}, nil},
+		{request{command: cmdTrim, cookie: 9, length: 512}, nil},
+		{request{command: cmdCache, cookie: 10, length: 512}, nil},
+		{request{command: cmdStatus, cookie: 11, flags: flagReqOne, length: 50_000}, nil},
+		{request{command: cmdWrite, cookie: 7, offset: 1<<64 - 1, length: 2}, []byte{1, 2}},
+		{request{command: 77, cookie: 3, length: 99}, nil},
+	} {
+		compact := joined(r.bytes(r.payload...), request{command: cmdRead, cookie: 99, length: 5}.bytes(), request{command: cmdDisc}.bytes())
+		if r.command == cmdWrite {
+			r.flags |= flagPayload
 		}
-		f.Add(seed)
+		long := joined(r.bytes64(uint64(r.length), r.payload...), request{command: cmdRead, cookie: 99, length: 5}.bytes64(5), request{command: cmdDisc}.bytes64(0))
+		seeds = append(seeds, fuzzed{0, compact}, fuzzed{1, compact}, fuzzed{2, long})
 	}
-	f.Fuzz(func(t *testing.T, said []byte) {
-		asked, finished := requestsOf(said)
-		out := play(joined(prefix, said))
-		readN(t, out, quiet)
-		replies := 0
-		for ; out.Len() > 0; replies++ {
-			head := readN(t, out, 16)
-			cookie := binary.BigEndian.Uint64(head[8:])
-			lengths, ok := asked[cookie]
-			if binary.BigEndian.Uint32(head) != 0x67446698 || !ok {
-				t.Fatalf("reply %x to nothing", head)
+	return seeds
+}
+
+// fuzzed is what a client says in one of the ways.
+type fuzzed struct {
+	way  byte
+	said []byte
+}
+
+// FuzzTransmission: every answer is well formed and answers a request that was asked, and each request gets one, whose
+// last chunk, and no other, says that it is the last. A READ that succeeds brings exactly its bytes.
+func FuzzTransmission(f *testing.F) {
+	quiet := map[byte]int{}
+	for way, prefix := range ways {
+		quiet[way] = play(prefix).Len()
+	}
+	for _, seed := range transmissionSeeds() {
+		if play(joined(ways[seed.way], seed.said)).Len() < quiet[seed.way]+32 {
+			f.Fatalf("the seed %x gets no two replies in way %d", seed.said, seed.way)
+		}
+		f.Add(seed.way, seed.said)
+	}
+	f.Fuzz(func(t *testing.T, way byte, said []byte) {
+		way %= 3
+		asked, finished := requestsOf(said, way == 2)
+		out := play(joined(ways[way], said))
+		readN(t, out, quiet[way])
+		answers, brought := 0, map[uint64]uint64{}
+		for out.Len() > 0 {
+			cookie, n, last := answerOf(t, out, way, asked)
+			if _, ok := asked[cookie]; !ok {
+				t.Fatalf("an answer to %x, which was not asked", cookie)
 			}
-			if len(lengths) > 1 {
-				return // a cookie used twice: the replies can't be told apart here
-			}
-			if binary.BigEndian.Uint32(head[4:]) == 0 {
-				readN(t, out, lengths[0])
+			brought[cookie] += n
+			if last {
+				answers++
 			}
 		}
-		if replies != finished {
-			t.Errorf("%d requests, %d replies", finished, replies)
+		if answers != finished {
+			t.Errorf("%d requests, %d answers", finished, answers)
+		}
+		for cookie, n := range brought {
+			if len(asked[cookie]) == 1 && n > asked[cookie][0] {
+				t.Errorf("%d bytes for %d", n, asked[cookie][0])
+			}
 		}
 	})
 }
 
-// requestsOf lists the requests in a byte stream: how much data the answer to each cookie has, and how many there are.
-func requestsOf(b []byte) (asked map[uint64][]int, n int) {
-	asked = map[uint64][]int{}
-	for len(b) >= 28 && binary.BigEndian.Uint32(b) == 0x25609513 {
-		command, length := binary.BigEndian.Uint16(b[6:]), int(binary.BigEndian.Uint32(b[24:]))
-		cookie := binary.BigEndian.Uint64(b[8:])
-		b = b[28:]
-		switch {
-		case command == cmdDisc, command == cmdWrite && len(b) < length:
+// answerOf reads a simple reply or a chunk: to which cookie, how many bytes of content, and whether it is the last.
+func answerOf(t *testing.T, out *bytes.Reader, way byte, asked map[uint64][]uint64) (cookie, n uint64, last bool) {
+	t.Helper()
+	head := readN(t, out, 16)
+	cookie = binary.BigEndian.Uint64(head[8:])
+	switch magic := binary.BigEndian.Uint32(head); {
+	case magic == 0x67446698 && way < 2:
+		if lengths := asked[cookie]; way == 0 && binary.BigEndian.Uint32(head[4:]) == 0 && len(lengths) > 0 {
+			if len(lengths) > 1 {
+				readN(t, out, out.Len()) // a cookie used twice: the replies can't be told apart
+				t.SkipNow()
+			}
+			n = lengths[0]
+			readN(t, out, int(n))
+		}
+		return cookie, n, true
+	case magic == 0x668e33ef && way == 1:
+		head = append(head, readN(t, out, 4)...)
+	case magic == 0x6e8a278c && way == 2:
+		head = append(head, readN(t, out, 16)...)
+	default:
+		t.Fatalf("reply %x", head)
+	}
+	data := readN(t, out, int(binary.BigEndian.Uint32(head[len(head)-4:])))
+	switch binary.BigEndian.Uint16(head[6:]) {
+	case chunkData:
+		n = uint64(len(data) - 8)
+	case chunkHole:
+		n = uint64(binary.BigEndian.Uint32(data[8:]))
+	}
+	return cookie, n, binary.BigEndian.Uint16(head[4:])&chunkDone != 0
+}
+
+// requestsOf lists the requests in a byte stream: how much content the answers to each cookie have, and how many are
+// whole.
+func requestsOf(b []byte, extended bool) (asked map[uint64][]uint64, n int) {
+	asked = map[uint64][]uint64{}
+	size, magic := 28, uint32(0x25609513)
+	if extended {
+		size, magic = 32, 0x21e41c71
+	}
+	for len(b) >= size && binary.BigEndian.Uint32(b) == magic {
+		flags, command := binary.BigEndian.Uint16(b[4:]), binary.BigEndian.Uint16(b[6:])
+		cookie, length := binary.BigEndian.Uint64(b[8:]), uint64(binary.BigEndian.Uint32(b[24:]))
+		if extended {
+			length = binary.BigEndian.Uint64(b[24:])
+		}
+		b = b[size:]
+		if command == cmdDisc {
 			return asked, n
-		case command == cmdWrite:
+		}
+		if !extended && command == cmdWrite || extended && flags&flagPayload != 0 {
+			if uint64(len(b)) < length {
+				return asked, n
+			}
 			b = b[length:]
-			length = 0
-		case command != cmdRead:
+		}
+		if command != cmdRead {
 			length = 0
 		}
 		asked[cookie] = append(asked[cookie], length)

@@ -152,6 +152,35 @@ func TestHalfAWriteIsNeverWritten(t *testing.T) {
 	}
 }
 
+// TestHalfAPieceIsNeverWritten: of a long write whose client is gone in the middle there are whole pieces, and nothing
+// of the one that did not arrive.
+func TestHalfAPieceIsNeverWritten(t *testing.T) {
+	for name, waits := range map[string]bool{"by the loop": false, "by workers": true} {
+		t.Run(name, func(t *testing.T) {
+			var seen notes
+			dev := &nbdtest.Hooked{Full: nbdtest.NewMemory(diskSize), Before: seen.take}
+			e := nbd.NewExport("vol", dev, nbd.Options{})
+			if waits {
+				e = nbd.NewExport("vol", waiting{dev, dev, dev}, nbd.Options{})
+			}
+			c := serve(t, nbdtest.NewExports(e)).enter(t, "vol")
+			const sent = 500_000
+			c.send(request{command: cmdWrite, length: diskSize}.bytes(bytes.Repeat([]byte{7}, sent)...))
+			c.nc.Close()
+			eventually(t, "the client is gone", func() bool { return e.Clients() == 0 })
+			got, end := make([]byte, diskSize), 0
+			for dev.ReadAt(got, 0); got[end] == 7; end++ {
+			}
+			if end%4096 != 0 || end == 0 || !bytes.Equal(got[end:], make([]byte, diskSize-end)) {
+				t.Errorf("%d bytes of %d were written: %v", end, sent, seen.taken())
+			}
+			if e.Stats().InFlight != 0 {
+				t.Errorf("%d requests are in flight for ever", e.Stats().InFlight)
+			}
+		})
+	}
+}
+
 func TestHalfCloseStillGetsAnswers(t *testing.T) {
 	h, _, entered, release, _ := holding(t)
 	c := h.enter(t, "vol")

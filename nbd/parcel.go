@@ -38,6 +38,13 @@ var parcels = sync.Pool{New: func() any { return new(parcel) }}
 
 func newParcel() *parcel { return parcels.Get().(*parcel) }
 
+// dataParcel is data of the export's pool that follows a header in the parcel before.
+func dataParcel(data []byte, charge int) *parcel {
+	p := newParcel()
+	p.out, p.memory, p.charge = data, data, charge
+	return p
+}
+
 // note adds what the parcel answers; there must be room.
 func (p *parcel) note(a account) {
 	p.accounts[p.count] = a

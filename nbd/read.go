@@ -108,10 +108,8 @@ func (s *session) replyRead(j *job, err error) {
 	}
 	p := newParcel()
 	p.out = s.terms.appendDataHead(p.small[:0], j.Request, j.Offset, len(j.data), wire.ChunkFlagDone)
-	data := newParcel()
-	data.out, data.memory, data.charge = j.data, j.data, j.charge
-	data.note(account{j.Type, false, j.Length, j.began})
-	p.next = data
+	p.next = dataParcel(j.data, j.charge)
+	p.next.note(account{j.Type, false, j.Length, j.began})
 	s.out.submit(p)
 }
 
@@ -185,17 +183,17 @@ func (s *session) handRead(w *whole, r wire.Request, off uint64, n int) *whole {
 
 // doReadPiece is a worker's part of readChunks.
 func (s *session) doReadPiece(j *job) {
-	w, head := j.whole, s.terms.dataHead()
+	w, n := j.whole, int(j.Length)
 	p := newParcel()
-	p.charge = j.charge
-	memory := s.export.memory.get(head + int(j.Length))
-	err := s.export.execute(j.Request, memory[head:])
+	data := s.export.memory.get(n)
+	err := s.export.execute(j.Request, data)
 	if err == nil {
-		p.memory, p.out = memory, memory
-		s.terms.appendDataHead(memory[:0], w.Request, j.Offset, int(j.Length), 0)
+		p.out = s.terms.appendDataHead(p.small[:0], w.Request, j.Offset, n, 0)
+		p.next = dataParcel(data, j.charge)
 	} else {
-		s.export.memory.put(memory)
+		s.export.memory.put(data)
 		p.out = s.terms.appendErrorAt(p.small[:0], w.Request, j.Offset, s.code(w.Request, err), 0)
+		p.charge = j.charge
 	}
 	s.out.submitPiece(p, w, err)
 }

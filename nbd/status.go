@@ -69,8 +69,7 @@ func (s *session) doStatus(j *job) {
 	if t.extended {
 		binary.BigEndian.AppendUint32(b, list.count)
 	}
-	p := newParcel()
-	p.out, p.memory, p.charge = list.b, list.b, j.charge
+	p := dataParcel(list.b, j.charge)
 	p.note(account{j.Type, false, j.Length, j.began})
 	s.out.submit(p)
 }

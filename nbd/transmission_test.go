@@ -37,12 +37,14 @@ func (n *notes) take(op nbdtest.Op, off, length int64) error {
 }
 
 // taken returns the notes and begins a new page.
-func (n *notes) taken() string {
+func (n *notes) taken() string { return strings.Join(n.list(), ", ") }
+
+// list is the same, call by call.
+func (n *notes) list() (calls []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := strings.Join(n.calls, ", ")
-	n.calls = nil
-	return s
+	calls, n.calls = n.calls, nil
+	return calls
 }
 
 func TestNBD12_PayloadLimits(t *testing.T) {
@@ -119,6 +121,7 @@ type endless struct{ *nbdtest.Memory }
 func (endless) Size() (int64, error)              { return 1<<63 - 1, nil }
 func (endless) ZeroAt(off, n int64, _ bool) error { return nil }
 func (endless) TrimAt(off, n int64) error         { return nil }
+func (endless) CacheAt(off, n int64) error        { return nil }
 
 func TestNBD15_FlushIsTheDevicesSync(t *testing.T) {
 	var seen notes
