@@ -1,23 +1,29 @@
 package cryptdev_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/pool/pooltest"
 	"nbdcrypt/pkg/volume/cryptdev"
 )
 
 // benchSize is more than any cache of a processor holds.
 const benchSize = 256 * mib
 
-// BenchmarkDevice is what the NBD server's calls cost: random places, on memory and on the file system of the temporary
-// folder, one caller and eight.
+// BenchmarkDevice is what the NBD server's calls cost: random places, one caller and eight, over storage that does nothing,
+// over memory, and over the file system of the temporary folder. cpu-ns/op is what the processors worked for each call,
+// which other work on the machine changes less than the time that went by.
 func BenchmarkDevice(b *testing.B) {
-	for _, fs := range []string{"tmpfs", "disk"} {
+	for _, fs := range []string{"none", "tmpfs", "disk"} {
 		for _, encrypted := range []bool{true, false} {
 			for _, n := range []int{4 << 10, 128 << 10} {
 				for _, op := range []string{"read", "nowait", "write", "fua", "first"} {
@@ -31,31 +37,65 @@ func BenchmarkDevice(b *testing.B) {
 	}
 }
 
-// benchDir is a folder in memory, or on the file system of the temporary folder.
-func benchDir(b *testing.B, fs string) string {
-	if fs == "disk" {
-		return b.TempDir()
+// cpu is how long processors have worked for this process.
+func cpu() int64 {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		return 0
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "bench")
-	if err != nil {
-		b.Skip(err)
-	}
-	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
+	return used.Utime.Nano() + used.Stime.Nano()
 }
 
-func benchmark(b *testing.B, fs string, encrypted bool, op string, n, callers int) {
-	p, err := pool.OpenFiles(benchDir(b, fs))
+// benchPool is a pool that keeps no data, one in memory, or one on the file system of the temporary folder.
+func benchPool(b *testing.B, fs string) pool.Pool {
+	if fs == "none" {
+		return noData{pooltest.NewPower()}
+	}
+	dir := b.TempDir()
+	if fs == "tmpfs" {
+		var err error
+		if dir, err = os.MkdirTemp("/dev/shm", "bench"); err != nil {
+			b.Skip(err)
+		}
+		b.Cleanup(func() { _ = os.RemoveAll(dir) })
+	}
+	p, err := pool.OpenFiles(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
-	d := newRig(b, p, benchSize, 512, encrypted).open()
+	return p
+}
+
+// noData is a pool whose data volumes take what is written and read as whatever the buffer holds: what remains is the cost of
+// the device.
+type noData struct{ pool.Pool }
+
+func (p noData) Open(ctx context.Context, name string, readOnly bool) (pool.Volume, error) {
+	v, err := p.Pool.Open(ctx, name, readOnly)
+	if strings.HasSuffix(name, "/data") {
+		v = nothing{v}
+	}
+	return v, err
+}
+
+type nothing struct{ pool.Volume }
+
+func (nothing) ReadAt(p []byte, _ int64) (int, error)       { return len(p), nil }
+func (nothing) ReadAtNowait(p []byte, _ int64) (int, error) { return len(p), nil }
+func (nothing) WriteAt(p []byte, _ int64) (int, error)      { return len(p), nil }
+func (nothing) WriteAtSync(p []byte, _ int64) (int, error)  { return len(p), nil }
+func (nothing) Flush() error                                { return nil }
+
+func benchmark(b *testing.B, fs string, encrypted bool, op string, n, callers int) {
+	d := newRig(b, benchPool(b, fs), benchSize, 512, encrypted).open()
 	if op != "first" {
 		fill(b, d)
 	}
 	b.SetBytes(int64(n))
 	b.ReportAllocs()
 	b.ResetTimer()
+	began := cpu()
+	defer func() { b.ReportMetric(float64(cpu()-began)/float64(b.N), "cpu-ns/op") }()
 	if callers == 1 {
 		call := caller(d, op, n)
 		for i := 0; b.Loop(); i++ {
@@ -82,10 +122,10 @@ func benchmark(b *testing.B, fs string, encrypted bool, op string, n, callers in
 
 // caller makes one call after the other, at random places; first writes go from the start to the end.
 func caller(d *cryptdev.Device, op string, n int) func(b *testing.B) {
-	p, i := make([]byte, n), int64(0)
+	p, i := pattern(1, n), int64(0)
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
 	do := map[string]func([]byte, int64) (int, error){
-		"read": d.ReadAt, "nowait": nowaitOf(d), "write": d.WriteAt, "fua": d.WriteAtFUA, "first": d.WriteAt,
+		"read": d.ReadAt, "nowait": d.ReadAtNowait, "write": d.WriteAt, "fua": d.WriteAtFUA, "first": d.WriteAt,
 	}[op]
 	return func(b *testing.B) {
 		at := rng.Int64N(benchSize / int64(n))
@@ -97,15 +137,6 @@ func caller(d *cryptdev.Device, op string, n int) func(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-func nowaitOf(d any) func([]byte, int64) (int, error) {
-	if d, ok := d.(interface {
-		ReadAtNowait([]byte, int64) (int, error)
-	}); ok {
-		return d.ReadAtNowait
-	}
-	return d.(*cryptdev.Device).ReadAt
 }
 
 func fill(b *testing.B, d *cryptdev.Device) {

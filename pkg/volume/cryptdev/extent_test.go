@@ -30,7 +30,7 @@ func extents(t *testing.T, d *cryptdev.Device, off, end int64) string {
 }
 
 // The top decides, what it lacks the layers below do, past a shorter one are zeros, and equal neighbours are one extent.
-func TestExtents(t *testing.T) {
+func TestNBD27_Extents(t *testing.T) {
 	below := newRig(t, files(t), 8*4096, 512, true)
 	base := below.open()
 	write(t, base, pattern(1, 4*4096), 0)
@@ -62,7 +62,7 @@ func TestExtents(t *testing.T) {
 }
 
 // An extent is long, and looks at a bounded piece of the map.
-func TestExtentsOfALargeDisk(t *testing.T) {
+func TestNBD27_ExtentsOfALargeDisk(t *testing.T) {
 	faults := pooltest.NewFaults(pooltest.NewPower())
 	d := newRig(t, faults, 1<<40, 512, true).open()
 	write(t, d, pattern(1, 4096), 3<<30)
@@ -79,7 +79,7 @@ func TestExtentsOfALargeDisk(t *testing.T) {
 }
 
 // A damaged record is an error to who asks for its place, not to who asks for what is before it.
-func TestExtentsEndAtDamage(t *testing.T) {
+func TestNBD27_ExtentsEndAtDamage(t *testing.T) {
 	faults := pooltest.NewFaults(pooltest.NewPower())
 	d := newRig(t, faults, 2*recordBytes, 512, true).open()
 	write(t, d, pattern(1, 4096), 0)
@@ -99,8 +99,8 @@ func (p slowReserve) Capabilities() pool.Capabilities {
 	return pool.Capabilities{Discard: true, Reserve: true}
 }
 
-// NBD FAST_ZERO: it writes no data, or it says ENOTSUP and has changed nothing.
-func TestZeroFastWritesNothing(t *testing.T) {
+// FAST_ZERO writes no data, or it says ENOTSUP and has changed nothing.
+func TestNBD23_ZeroFastWritesNothing(t *testing.T) {
 	faults := pooltest.NewFaults(pooltest.NewPower())
 	d := newRig(t, faults, mib+100, 512, true).open()
 	write(t, d, pattern(1, 16*4096), 0)
@@ -141,7 +141,7 @@ func TestZeroFastWritesNothing(t *testing.T) {
 }
 
 // Where allocating means writing, it is not fast, and says so before it has begun.
-func TestZeroFastWithoutFallocate(t *testing.T) {
+func TestNBD23_ZeroFastWithoutFallocate(t *testing.T) {
 	d := newRig(t, slowReserve{pooltest.NewPower()}, mib, 512, true).open()
 	write(t, d, pattern(1, 8192), 0)
 	if err := d.ZeroAtFast(0, 8192, true); !errors.Is(err, syscall.ENOTSUP) {
