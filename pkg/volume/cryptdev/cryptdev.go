@@ -14,7 +14,7 @@ import (
 
 // pieceSize is how much is encrypted and written, or read and decrypted, at a time: source and buffer stay in the
 // second-level cache.
-const pieceSize = 128 << 10
+const pieceSize = 256 << 10
 
 // pieces are buffers of that size, shared by all disks: an idle one has none.
 var pieces = sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }}

@@ -152,6 +152,35 @@ func TestDurability1_JoinsOnlyALaterSync(t *testing.T) {
 	expect(t, r.open(), 4096, pattern(2, 4096))
 }
 
+// Durability rule 1: a flush that finds nothing to do waits for the one that runs, which has taken away the marks of what was
+// answered before.
+func TestDurability1_ACleanFlushWaitsForTheOneThatRuns(t *testing.T) {
+	r, faults, _ := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	started, release := make(chan struct{}), make(chan struct{})
+	var once gosync.Once
+	var synced atomic.Bool
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpFlush {
+			once.Do(func() { close(started); <-release })
+			synced.Store(true)
+		}
+		return nil
+	})
+	var wg gosync.WaitGroup
+	wg.Go(func() { sync(t, d) })
+	<-started
+	meanwhile(&wg, func() {
+		sync(t, d)
+		if !synced.Load() {
+			t.Error("answered before the map was durable")
+		}
+	})
+	close(release)
+	wg.Wait()
+}
+
 // Durability rule 3: FUA on durable data is one synchronous write, FUA on anything else is data, map, sync.
 func TestDurability3_FUA(t *testing.T) {
 	r, faults, power := traced(t)
@@ -739,6 +768,26 @@ func TestNoSpaceIsNotSticky(t *testing.T) {
 			expect(t, r.open(), 4096, pattern(3, 4096))
 		})
 	}
+}
+
+// What a flush without room left undone the next one does, though nothing was written meanwhile.
+func TestFlushAfterAFlushWithoutRoom(t *testing.T) {
+	r, faults, power := traced(t)
+	d := r.open()
+	write(t, d, pattern(1, 4096), 0)
+	faults.Hook(func(c pooltest.Call) error {
+		if isMap(c) && c.Op == pooltest.OpWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if err := d.Sync(); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Sync: %v", err)
+	}
+	faults.Hook(nil)
+	sync(t, d)
+	crash(power)
+	expect(t, r.open(), 0, pattern(1, 4096))
 }
 
 // Space whose flush met ENOSPC comes back with the next flush.

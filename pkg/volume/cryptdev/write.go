@@ -110,8 +110,7 @@ func (d *Device) seal(buf, p []byte, s span) error {
 // sealPart seals one unit, of which p is what comes from byte at on.
 func (d *Device) sealPart(unit, p []byte, lo, at int64) error {
 	if err := d.read(0, unit, lo, true); err != nil {
-		clear(unit) // a part of it may be plaintext
-		return err
+		return err // and unit holds no plaintext: what was not read whole was not decrypted
 	}
 	copy(unit[at:], p)
 	d.encrypt(unit, unit, lo)
