@@ -41,12 +41,18 @@ func (s *session) commit(n int) {
 	p.out = p.out[:len(p.out)+n]
 }
 
-// flush sends the open parcel.
+// flush sends the open parcel, or as much of it as the socket takes.
 func (s *session) flush() {
 	if p := s.open; p != nil {
 		s.open = nil
-		s.out.submit(p)
+		s.out.offer(p)
 	}
+}
+
+// push sends all there is, while the loop waits for something.
+func (s *session) push() {
+	s.flush()
+	s.out.push()
 }
 
 // note has the counters told of an answer in the open parcel, and sends that once it is long enough.
@@ -65,11 +71,16 @@ func (s *session) answer(r wire.Request, code uint32) {
 
 // reply ends a request from a worker.
 func (s *session) reply(r wire.Request, charge int, began time.Duration, err error) {
+	s.out.submit(s.replyParcel(r, charge, began, err))
+}
+
+// replyParcel is the answer to a request without data.
+func (s *session) replyParcel(r wire.Request, charge int, began time.Duration, err error) *parcel {
 	p := newParcel()
 	p.out = s.terms.appendAnswer(p.small[:0], r, s.code(r, err))
 	p.charge = charge
 	p.note(account{r.Type, err != nil, r.Length, began})
-	s.out.submit(p)
+	return p
 }
 
 // code is what goes over the wire for an error, which is logged where it is the device's.

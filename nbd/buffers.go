@@ -3,6 +3,7 @@ package nbd
 import (
 	"math/bits"
 	"sync"
+	"time"
 )
 
 const (
@@ -12,6 +13,8 @@ const (
 	bufferClasses = 15
 	// keptBytes is how much an export keeps for the next requests.
 	keptBytes = 16 << 20
+	// keptTime is how long it keeps at least what nobody needs. An export with idle clients keeps nothing.
+	keptTime = 2 * time.Second
 )
 
 // buffers is an export's pool of payload memory. What it holds has carried the disk's plaintext, so nothing goes
@@ -19,8 +22,12 @@ const (
 type buffers struct {
 	mu     sync.Mutex
 	free   [bufferClasses][][]byte
-	kept   int
+	least  [bufferClasses]int // of free, since the pool was trimmed
+	kept   int                // bytes that are free
+	lent   int                // bytes that are not
 	closed bool
+	timer  *time.Timer // that trims, nil before there was anything to keep
+	armed  bool
 }
 
 // bufferClass is the class whose buffers hold n bytes.
@@ -34,17 +41,21 @@ func bufferClass(n int) int {
 // get returns n bytes of anything.
 func (p *buffers) get(n int) []byte {
 	class := bufferClass(n)
+	size := 1 << (class + smallestBuffer)
 	p.mu.Lock()
-	if last := len(p.free[class]) - 1; last >= 0 {
-		b := p.free[class][last]
-		p.free[class][last] = nil
-		p.free[class] = p.free[class][:last]
-		p.kept -= cap(b)
+	p.lent += size
+	last := len(p.free[class]) - 1
+	if last < 0 {
 		p.mu.Unlock()
-		return b[:n]
+		return make([]byte, n, size)
 	}
-	p.mu.Unlock()
-	return make([]byte, n, 1<<(class+smallestBuffer))
+	defer p.mu.Unlock()
+	b := p.free[class][last]
+	p.free[class][last] = nil
+	p.free[class] = p.free[class][:last]
+	p.least[class] = min(p.least[class], last)
+	p.kept -= size
+	return b[:n]
 }
 
 // put takes back what get gave; b may be nil.
@@ -52,22 +63,59 @@ func (p *buffers) put(b []byte) {
 	if cap(b) == 0 {
 		return
 	}
+	if !p.keep(b) {
+		clear(b[:cap(b)])
+	}
+}
+
+// keep tells whether the pool has room for b and has taken it.
+func (p *buffers) keep(b []byte) bool {
 	p.mu.Lock()
-	if !p.closed && p.kept+cap(b) <= keptBytes {
-		class := bufferClass(cap(b))
-		p.free[class] = append(p.free[class], b)
-		p.kept += cap(b)
-		b = nil
+	defer p.mu.Unlock()
+	p.lent -= cap(b)
+	if p.closed || p.kept+cap(b) > keptBytes {
+		return false
+	}
+	class := bufferClass(cap(b))
+	p.free[class] = append(p.free[class], b)
+	p.kept += cap(b)
+	if p.timer == nil {
+		p.timer = time.AfterFunc(keptTime, p.trim)
+	} else if !p.armed {
+		p.timer.Reset(keptTime)
+	}
+	p.armed = true
+	return true
+}
+
+// trim wipes and drops what nobody has needed since the last time.
+func (p *buffers) trim() {
+	p.mu.Lock()
+	var idle [][]byte
+	for class, free := range p.free {
+		n := p.least[class]
+		idle = append(idle, free[:n]...)
+		p.free[class] = append([][]byte(nil), free[n:]...)
+		p.least[class] = len(p.free[class])
+	}
+	for _, b := range idle {
+		p.kept -= cap(b)
+	}
+	p.armed = p.kept > 0
+	if p.armed {
+		p.timer.Reset(keptTime)
 	}
 	p.mu.Unlock()
-	clear(b[:cap(b)])
+	for _, b := range idle {
+		clear(b[:cap(b)])
+	}
 }
 
 // wipe clears and drops everything that is not in use.
 func (p *buffers) wipe() {
 	p.mu.Lock()
 	free := p.free
-	p.free = [bufferClasses][][]byte{}
+	p.free, p.least = [bufferClasses][][]byte{}, [bufferClasses]int{}
 	p.kept = 0
 	p.mu.Unlock()
 	for _, class := range free {

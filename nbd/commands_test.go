@@ -2,6 +2,7 @@ package nbd_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -47,10 +48,10 @@ func TestNBD22_DFWhereRepliesAreStructured(t *testing.T) {
 // TestNBD23_FastZero: fast, or ENOTSUP at once with nothing changed; no other request is answered so.
 func TestNBD23_FastZero(t *testing.T) {
 	var seen notes
-	refuse := false
+	var refuse atomic.Bool
 	h, _ := hooked(t, func(op nbdtest.Op, off, n int64) error {
 		seen.take(op, off, n)
-		if refuse {
+		if refuse.Load() {
 			return fmt.Errorf("no fast way: %w", syscall.ENOTSUP)
 		}
 		return nil
@@ -66,7 +67,7 @@ func TestNBD23_FastZero(t *testing.T) {
 	want := pattern(100_000, 1)
 	clear(want[:12_288])
 	c.readBack(0, want)
-	refuse = true
+	refuse.Store(true)
 	c.do(request{command: cmdZeroes, length: 4096}, eio)
 	c.do(request{command: cmdTrim, length: 4096}, eio)
 }

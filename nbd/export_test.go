@@ -28,6 +28,13 @@ func (e *Export) Kept() int {
 	return e.memory.kept
 }
 
+// Lent is how many bytes of its memory are in use.
+func (e *Export) Lent() int {
+	e.memory.mu.Lock()
+	defer e.memory.mu.Unlock()
+	return e.memory.lent
+}
+
 // WritesAreSlow has workers do all writes from now on.
 func (e *Export) WritesAreSlow() { e.slowUntil.Store(1<<63 - 1) }
 

@@ -86,6 +86,29 @@ func TestBuffersAreWiped(t *testing.T) {
 	}
 }
 
+// TestIdleBuffersAreDropped: what was needed in between stays once more.
+func TestIdleBuffersAreDropped(t *testing.T) {
+	var p buffers
+	a, b, c := p.get(5000), p.get(5000), p.get(1<<20)
+	for _, buf := range [][]byte{a, b, c} {
+		buf[0] = 1
+		p.put(buf)
+	}
+	p.trim()
+	if p.kept == 0 || a[0]+b[0]+c[0] != 3 {
+		t.Fatal("what has just come back is dropped")
+	}
+	p.put(p.get(5000))
+	p.trim()
+	if p.kept != 8192 || c[0] != 0 {
+		t.Errorf("%d bytes are kept", p.kept)
+	}
+	p.trim()
+	if p.kept != 0 || p.lent != 0 || a[0]+b[0]+c[0] != 0 {
+		t.Errorf("%d bytes are kept, %d lent", p.kept, p.lent)
+	}
+}
+
 func TestBudgetBounds(t *testing.T) {
 	b := newBudget(100, nil)
 	b.take(100)

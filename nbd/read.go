@@ -56,6 +56,7 @@ func (s *session) readOpen(r wire.Request, off uint64, n int, flags uint16) erro
 // readLong answers as readSmall, with data that fills many parcels: all of it is read before the header is sent.
 func (s *session) readLong(r wire.Request) {
 	n := int(r.Length)
+	s.out.pace()
 	if !s.charge(n) {
 		s.answer(r, uint32(syscall.ENOMEM))
 		return
@@ -69,7 +70,7 @@ func (s *session) readLong(r wire.Request) {
 		return
 	}
 	s.flush()
-	s.replyRead(j, err)
+	s.out.offer(s.readParcel(j, err))
 	s.workers.put(j)
 }
 
@@ -96,21 +97,20 @@ func (s *session) doRead(j *job) {
 	}
 	rest := j.Request
 	rest.Offset += uint64(j.done)
-	s.replyRead(j, s.export.execute(rest, j.data[j.done:]))
+	s.out.submit(s.readParcel(j, s.export.execute(rest, j.data[j.done:])))
 }
 
-// replyRead sends a header and, behind it, the data; or the error alone.
-func (s *session) replyRead(j *job, err error) {
+// readParcel is a header and, behind it, the data; or the error alone.
+func (s *session) readParcel(j *job, err error) *parcel {
 	if err != nil {
 		s.export.memory.put(j.data)
-		s.reply(j.Request, j.charge, j.began, err)
-		return
+		return s.replyParcel(j.Request, j.charge, j.began, err)
 	}
 	p := newParcel()
 	p.out = s.terms.appendDataHead(p.small[:0], j.Request, j.Offset, len(j.data), wire.ChunkFlagDone)
 	p.next = dataParcel(j.data, j.charge)
 	p.next.note(account{j.Type, false, j.Length, j.began})
-	s.out.submit(p)
+	return p
 }
 
 // readChunks answers a READ in chunks: each piece is one, or a hole is (spec item 25). What would wait for storage is for

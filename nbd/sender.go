@@ -57,24 +57,43 @@ func newSender(c *conn, e *Export, b *budget) *sender {
 	return s
 }
 
-// submit queues a parcel and the ones linked to it, and sends what the socket takes.
+// submit queues a parcel and the ones linked to it, and sees to it that it is sent.
 func (s *sender) submit(p *parcel) {
 	s.mu.Lock()
 	s.enqueue(p)
-	s.sendOrLeave()
-}
-
-// sendOrLeave sends unless somebody does already; mu is held, and given up.
-func (s *sender) sendOrLeave() {
-	if s.busy || s.first == nil {
-		s.mu.Unlock()
-		return
-	}
-	s.busy = true
-	s.mu.Unlock()
-	if s.raw == nil || !s.drain(false) {
+	if s.begin() && (s.raw == nil || !s.drain(false)) {
 		go s.pumpQueue()
 	}
+}
+
+// offer is submit for the loop while it has more to do: what the socket does not take stays in the queue, and is offered
+// again with the next parcel. Before the loop waits for anything it pushes.
+func (s *sender) offer(p *parcel) {
+	s.mu.Lock()
+	s.enqueue(p)
+	if s.begin() && (s.raw == nil || !s.drain(false)) {
+		s.mu.Lock()
+		s.busy = false
+		s.mu.Unlock()
+	}
+}
+
+// push has the queue sent while the loop waits.
+func (s *sender) push() {
+	s.mu.Lock()
+	if s.begin() {
+		go s.pumpQueue()
+	}
+}
+
+// begin tells whether there is something to send and the caller is now the one who does. mu is held, and given up.
+func (s *sender) begin() bool {
+	defer s.mu.Unlock()
+	if s.busy || s.first == nil {
+		return false
+	}
+	s.busy = true
+	return true
 }
 
 func (s *sender) enqueue(p *parcel) {
@@ -214,6 +233,9 @@ func (s *sender) release(p *parcel) {
 
 // pace holds the loop up while the socket has more to do than it should. The loop alone calls it.
 func (s *sender) pace() {
+	if s.queued.Load() > window {
+		s.push()
+	}
 	for s.queued.Load() > window && s.left.Load() != s.stalled {
 		before := s.left.Load()
 		s.waiting.Store(true)
@@ -237,6 +259,7 @@ func (s *sender) pace() {
 
 // finish waits until everything is sent or given up.
 func (s *sender) finish() {
+	s.push()
 	s.mu.Lock()
 	for s.busy || s.first != nil {
 		s.idle.Wait()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"testing"
 
 	"nbdcrypt/nbd"
@@ -21,10 +22,27 @@ const (
 // TestNBD13_ManyClientsAtAnyByte: 8 connections with 64 requests of 16 KiB in flight each, at random byte offsets.
 // Every connection owns a stretch of the device between those of others, so that neighbours meet inside sectors.
 func TestNBD13_ManyClientsAtAnyByte(t *testing.T) {
+	t.Run("by the loop", func(t *testing.T) { manyClients(t, func(dev *nbdtest.Memory) nbd.Device { return dev }) })
+	t.Run("by workers", func(t *testing.T) {
+		manyClients(t, func(dev *nbdtest.Memory) nbd.Device { return waiting{dev, dev, dev} })
+	})
+	t.Run("by both", func(t *testing.T) {
+		manyClients(t, func(dev *nbdtest.Memory) nbd.Device {
+			return &nbdtest.Hooked{Full: dev, Before: func(nbdtest.Op, int64, int64) error { return nil }, Nowait: func(off, _ int64) error {
+				if off%3 == 0 {
+					return syscall.EAGAIN
+				}
+				return nil
+			}}
+		})
+	})
+}
+
+func manyClients(t *testing.T, over func(*nbdtest.Memory) nbd.Device) {
 	const slot = stressBlock + 37 // never a multiple of a sector
 	size := stressConns*stressFlight*slot + 1000
 	dev := nbdtest.NewMemory(size)
-	h := serve(t, nbdtest.NewExports(nbd.NewExport("vol", dev, nbd.Options{})))
+	h := serve(t, nbdtest.NewExports(nbd.NewExport("vol", over(dev), nbd.Options{})))
 	want := make([]byte, size)
 	var wg sync.WaitGroup
 	for n := range stressConns {

@@ -44,6 +44,7 @@ func newSession(c *conn, e *Export) *session {
 	s.budget = newBudget(wire.MaxPayload, c.user)
 	s.out = newSender(c, e, s.budget)
 	s.workers = newWorkers(s.do)
+	widen(c.socket)
 	s.in.lend(&e.memory)
 	return s
 }
@@ -53,7 +54,7 @@ func newSession(c *conn, e *Export) *session {
 func (s *session) run() error {
 	defer s.in.wipe() // before the export forgets the connection, and with it its memory
 	err := s.serve()
-	s.flush()
+	s.push()
 	s.workers.finish()
 	s.out.finish()
 	return err
@@ -103,6 +104,7 @@ func (s *session) want(n int, exactly bool) error {
 		return nil
 	}
 	s.rest()
+	s.out.push()
 	err := s.in.need(n, exactly)
 	s.began = clock()
 	return err
@@ -163,7 +165,7 @@ func (s *session) start(r wire.Request) error {
 // refuse answers a request that is not served, and reads its payload away.
 func (s *session) refuse(r wire.Request, payload uint64, why syscall.Errno) error {
 	if payload > uint64(len(s.in.buffered())) {
-		s.flush()
+		s.push()
 	}
 	if err := s.in.skip(int64(payload)); err != nil {
 		return err
@@ -188,7 +190,7 @@ func (s *session) charge(n int) bool {
 	if s.budget.try(n) {
 		return true
 	}
-	s.flush()
+	s.push()
 	s.writes = 0 // the time that this takes is not theirs
 	return s.budget.take(n)
 }
@@ -196,7 +198,7 @@ func (s *session) charge(n int) bool {
 // hand gives a job to a worker.
 func (s *session) hand(j *job) {
 	if s.workers.full() {
-		s.flush()
+		s.push()
 		s.writes = 0
 	}
 	s.workers.hand(j)

@@ -74,7 +74,9 @@ func (s *sender) submitPiece(p *parcel, w *whole, err error) {
 		w.recycle()
 	}
 	s.enqueue(p)
-	s.sendOrLeave()
+	if s.begin() && (s.raw == nil || !s.drain(false)) {
+		go s.pumpQueue()
+	}
 }
 
 // setDone sets the flag in a chunk's header, whose flags follow its magic number.

@@ -69,6 +69,7 @@ func (s *session) handWrite(r wire.Request) error {
 func (s *session) payload(n int) ([]byte, error) {
 	if n > len(s.in.buffered()) {
 		s.rest()
+		s.out.push()
 	}
 	data := s.export.memory.get(n)
 	s.work += n
@@ -95,7 +96,7 @@ func (s *session) writeLong(r wire.Request) error {
 		switch {
 		case failure != nil:
 			piece.Length = end - off
-			s.flush()
+			s.push()
 			err = s.in.skip(int64(end - off))
 		case s.writesNow():
 			if err = s.want(int(piece.Length), off+piece.Length < end); err == nil {
