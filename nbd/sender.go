@@ -16,8 +16,8 @@ const (
 	patience = 20 * time.Millisecond
 )
 
-// sender sends a connection's parcels in order. Whoever finds nobody sending sends, as much as the socket takes at once;
-// what is left is for a goroutine that waits for the client, and ends when all is gone.
+// sender sends a connection's parcels in order. Whoever finds nobody sending sends as much as the socket takes at once;
+// what is left is for the loop's next try, or for a goroutine that waits for the client and ends when all is gone.
 type sender struct {
 	conn   *conn
 	export *Export
@@ -67,11 +67,16 @@ func (s *sender) submit(p *parcel) {
 }
 
 // offer is submit for the loop while it has more to do: what the socket does not take stays in the queue, and is offered
-// again with the next parcel. Before the loop waits for anything it pushes.
+// again with the next parcel. Before the loop waits for anything it pushes. Over TLS, which costs more than all the rest,
+// another goroutine sends from the start.
 func (s *sender) offer(p *parcel) {
+	if s.raw == nil {
+		s.submit(p)
+		return
+	}
 	s.mu.Lock()
 	s.enqueue(p)
-	if s.begin() && (s.raw == nil || !s.drain(false)) {
+	if s.begin() && !s.drain(false) {
 		s.mu.Lock()
 		s.busy = false
 		s.mu.Unlock()
