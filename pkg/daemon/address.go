@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"net/url"
@@ -137,7 +138,11 @@ func (a address) listen() (net.Listener, error) {
 	case onVsock:
 		return a.listened(listenVsock(a.cid, a.port))
 	}
-	return a.listened(net.Listen("tcp", net.JoinHostPort(a.host, strconv.FormatUint(uint64(a.port), 10))))
+	var how net.ListenConfig
+	if !a.tls {
+		how.SetMultipathTCP(false) // which could outlive the one connection that tells whose it is
+	}
+	return a.listened(how.Listen(context.Background(), "tcp", net.JoinHostPort(a.host, strconv.FormatUint(uint64(a.port), 10))))
 }
 
 func (a address) listened(l net.Listener, err error) (net.Listener, error) {

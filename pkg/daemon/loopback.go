@@ -12,17 +12,21 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"nbdcrypt/nbd"
 )
 
 var errNoOwner = errors.New("daemon: the client's socket is not one of this machine that is open")
 
 // loopbackPeer asks the kernel whose the other socket of a connection inside this machine is. It looks twice: a socket that is open, and
-// somebody's, at the second look had not lost its owner at the first, where one that is closed at that moment may pass for root's.
+// somebody's, at the second look had not lost its owner at the first, where one that is closed at that moment may pass for root's. In the
+// end our side has to stand still: a client that breaks its connection off leaves us what it sent, and its address to the next one.
 func loopbackPeer(nc net.Conn) (nbd.Peer, error) {
-	local, ok := nc.LocalAddr().(*net.TCPAddr)
-	remote, ok2 := nc.RemoteAddr().(*net.TCPAddr)
-	if !ok || !ok2 {
+	tcp, ok := nc.(*net.TCPConn)
+	local, ok2 := nc.LocalAddr().(*net.TCPAddr)
+	remote, ok3 := nc.RemoteAddr().(*net.TCPAddr)
+	if !ok || !ok2 || !ok3 {
 		return nbd.Peer{}, fmt.Errorf("daemon: %v is no TCP address", nc.RemoteAddr())
 	}
 	client, server := remote.AddrPort(), local.AddrPort()
@@ -33,7 +37,23 @@ func loopbackPeer(nc net.Conn) (nbd.Peer, error) {
 	if again, err := ownerOf(client, server); err != nil || again != uid {
 		return nbd.Peer{}, errNoOwner
 	}
+	if !stands(tcp) {
+		return nbd.Peer{}, errNoOwner
+	}
 	return nbd.Peer{UID: uid, GID: nbd.NoUID}, nil
+}
+
+// stands tells whether neither side has ended a connection. Until then nobody else can have its addresses.
+func stands(tcp *net.TCPConn) bool {
+	const established = 1 // TCP_ESTABLISHED
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var info *unix.TCPInfo
+	var asked error
+	err = raw.Control(func(fd uintptr) { info, asked = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
+	return err == nil && asked == nil && info.State == established
 }
 
 // ownerOf finds the client's socket in the kernel's lists. A socket of IPv6 may carry a connection of IPv4.

@@ -47,6 +47,39 @@ func TestLoopbackPeerIsTheUser(t *testing.T) {
 	}
 }
 
+// Who breaks off a connection that nobody has looked at yet, and leaves its address to somebody else, does not pass for them.
+func TestLoopbackPeerIsNotTheNextOne(t *testing.T) {
+	l, err := address{network: onTCP, host: "127.0.0.1"}.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	first, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Write([]byte("what the next one would have said")); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.(*net.TCPConn).SetLinger(0)
+	first.Close()
+	next, err := (&net.Dialer{LocalAddr: first.LocalAddr()}).Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	for _, known := range []bool{false, true} {
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		if peer, err := loopbackPeer(server); (err == nil) != known {
+			t.Errorf("%+v, %v; known: %v", peer, err, known)
+		}
+	}
+}
+
 // The kernel's lists, as a machine with bytes in the other order would not write them.
 func TestSearchList(t *testing.T) {
 	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
