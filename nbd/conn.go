@@ -38,6 +38,7 @@ type conn struct {
 	noZeroes   bool
 	terms      terms
 	complaints atomic.Int32
+	pushed     atomic.Bool // cut to make room
 
 	mu        sync.Mutex // held while time limits are set
 	finishing atomic.Bool
@@ -70,7 +71,11 @@ func (c *conn) setConn(nc net.Conn) {
 func (c *conn) serve(ctx context.Context) {
 	defer c.hangUp()
 	defer func() { c.in.wipe() }()
-	if err := c.converse(ctx); err != nil && !isEnd(err) {
+	err := c.converse(ctx)
+	if c.pushed.Load() {
+		err = errPushed
+	}
+	if err != nil && !isEnd(err) {
 		c.complain("connection ended", err)
 	}
 }
@@ -147,13 +152,7 @@ func (c *conn) complain(what string, err error, args ...any) {
 	if c.complaints.Add(1) > maxComplaints {
 		return
 	}
-	ok, leftOut := c.server.complaints.allow(time.Now())
-	if leftOut > 0 {
-		c.log.Warn("nbd: complaints left out of the log", "count", leftOut)
-	}
-	if ok {
-		c.log.Warn("nbd: "+what, append(args, "err", err)...)
-	}
+	c.server.complain(c.log, what, append(args, "err", err)...)
 }
 
 // isEnd tells an ordinary end of a connection: the client left, or we asked it to.

@@ -15,6 +15,9 @@ func (s *Server) SetFinishTime(d time.Duration) { s.finishTime = d }
 // SetLimits changes how many connections there may be.
 func (s *Server) SetLimits(all, user int) { s.limit, s.userLimit = all, user }
 
+// SetStrangers changes how many may be there of whom nobody knows yet.
+func (s *Server) SetStrangers(n int) { s.strangerLimit = n }
+
 // SetUserPayload changes what all connections of a user may have in memory.
 func (s *Server) SetUserPayload(n int64) { s.userPayload = n }
 

@@ -177,7 +177,7 @@ func TestNBD08_OneUserDoesNotTakeAllConnections(t *testing.T) {
 	s.limit, s.userLimit = 10, 2
 	admit := func(uid uint32) *conn {
 		c := &conn{server: s, peer: Peer{UID: uid}}
-		if !s.admit(c) {
+		if s.admit(c) != nil {
 			return nil
 		}
 		return c
@@ -193,10 +193,13 @@ func TestNBD08_OneUserDoesNotTakeAllConnections(t *testing.T) {
 	if admit(1000) == nil {
 		t.Error("there is no room after one has left")
 	}
-	for i := range 7 {
-		if admit(0) == nil {
-			t.Errorf("root's connection %d is refused", i)
+	for uid := range uint32(10) {
+		if got := admit(2000+uid) != nil; got != (uid < 5) {
+			t.Errorf("connection %d of users who are not root: %v", 3+uid, got)
 		}
+	}
+	if admit(0) == nil || admit(0) == nil {
+		t.Error("users have taken root's connections")
 	}
 	if admit(0) != nil {
 		t.Error("an eleventh connection of ten")

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -30,4 +31,15 @@ func (p *pace) allow(now time.Time) (ok bool, leftOut int) {
 	}
 	p.done++
 	return true, leftOut
+}
+
+// complain logs what clients did, so often that they can't fill the log.
+func (s *Server) complain(log *slog.Logger, what string, args ...any) {
+	ok, leftOut := s.complaints.allow(time.Now())
+	if leftOut > 0 {
+		log.Warn("nbd: complaints left out of the log", "count", leftOut)
+	}
+	if ok {
+		log.Warn("nbd: "+what, args...)
+	}
 }

@@ -3,15 +3,23 @@ package nbd
 import (
 	"errors"
 	"net"
+	"slices"
 )
 
-var errFull = errors.New("nbd: this user has too many connections")
+var (
+	errFull   = errors.New("nbd: too many connections, of this user or of all")
+	errClosed = errors.New("nbd: the server has ended")
+	errPushed = errors.New("nbd: too many clients have not shown a certificate yet; this one has had longest to do it")
+)
 
-// user is whose a connection counts as: who is known by name has a count of their own, and all who are not known yet share one.
+// user is whose a connection counts as: who is known by name has a count of their own.
 type user struct {
 	uid  uint32
 	name string
 }
+
+// stranger is who is not known yet.
+var stranger = user{uid: NoUID}
 
 func (p Peer) user() user {
 	if p.UID != NoUID {
@@ -20,21 +28,20 @@ func (p Peer) user() user {
 	return user{NoUID, p.Name}
 }
 
-// admit counts c in, within the limits (spec item 8).
-func (s *Server) admit(c *conn) bool {
+// admit counts c in, within the limits (spec item 8). A quarter of all is for root alone, so that a person can look.
+func (s *Server) admit(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return false
+	u := c.peer.user()
+	switch {
+	case s.closed:
+		return errClosed
+	case len(s.conns) >= s.limit, u.uid != 0 && len(s.conns) >= s.limit-s.limit/4, !s.hasRoom(u):
+		return errFull
 	}
-	if len(s.conns) >= s.limit || !s.hasRoom(c.peer.user()) {
-		s.tellFull(c.peer.user())
-		return false
-	}
-	s.full = false
 	s.conns[c] = struct{}{}
-	s.enter(c)
-	return true
+	s.enter(c, u)
+	return nil
 }
 
 // rename gives c another peer, which must have room for it.
@@ -42,22 +49,38 @@ func (s *Server) rename(c *conn, peer Peer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.hasRoom(peer.user()) {
-		s.tellFull(peer.user())
 		return errFull
 	}
 	s.leave(c)
 	c.name(peer)
-	s.enter(c)
+	s.enter(c, peer.user())
 	return nil
 }
 
 // hasRoom, enter and leave count the connections of a user. The caller holds mu.
-func (s *Server) hasRoom(u user) bool { return u.uid == 0 || s.users[u] < s.userLimit }
+func (s *Server) hasRoom(u user) bool {
+	return u.uid == 0 || u == stranger || s.users[u] < s.userLimit
+}
 
-func (s *Server) enter(c *conn) {
-	u := c.peer.user()
+func (s *Server) enter(c *conn, u user) {
 	s.users[u]++
 	c.user = s.purseOf(u)
+	if u == stranger {
+		s.strangers = append(s.strangers, c)
+		s.pushOut()
+	}
+}
+
+// pushOut ends the connection of the stranger who has been there longest, where there are too many: if the new one were turned away
+// instead, a few who never say who they are would keep everybody else out.
+func (s *Server) pushOut() {
+	if len(s.strangers) <= s.strangerLimit {
+		return
+	}
+	longest := s.strangers[0]
+	s.strangers = s.strangers[1:]
+	longest.pushed.Store(true)
+	longest.cut()
 }
 
 func (s *Server) leave(c *conn) {
@@ -65,6 +88,9 @@ func (s *Server) leave(c *conn) {
 	if s.users[u]--; s.users[u] == 0 {
 		delete(s.users, u)
 		delete(s.purses, u)
+	}
+	if i := slices.Index(s.strangers, c); i >= 0 {
+		s.strangers = slices.Delete(s.strangers, i, i+1)
 	}
 }
 
@@ -74,14 +100,6 @@ func (s *Server) purseOf(u user) *purse {
 		s.purses[u] = &purse{limit: s.userPayload}
 	}
 	return s.purses[u]
-}
-
-// tellFull logs that there are too many connections, once until there is room again: whoever knocks chooses how often.
-func (s *Server) tellFull(u user) {
-	if !s.full {
-		s.log.Warn("nbd: too many connections", "uid", u.uid, "name", u.name, "user", s.users[u], "all", len(s.conns))
-	}
-	s.full = true
 }
 
 // dismiss counts c out.

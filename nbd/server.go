@@ -18,6 +18,8 @@ const (
 	// maxConnections of a server, and of one user who is not root: nobody takes them all.
 	maxConnections     = 1024
 	maxUserConnections = 512
+	// maxStrangers is how many connections may be there of whom nobody knows yet.
+	maxStrangers = 128
 	// acceptPause is how long a listener waits when the system has no descriptors left.
 	acceptPause = 50 * time.Millisecond
 )
@@ -30,6 +32,7 @@ type Server struct {
 	finishTime    time.Duration
 	limit         int
 	userLimit     int
+	strangerLimit int
 	userPayload   int64
 	quiet         atomic.Bool
 	complaints    pace
@@ -39,7 +42,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	users     map[user]int
 	purses    map[user]*purse
-	full      bool
+	strangers []*conn // the longest first
 	closed    bool
 	ended     chan struct{}
 }
@@ -53,6 +56,7 @@ func NewServer(exports Exports, log *slog.Logger) *Server {
 		finishTime:    finishTime,
 		limit:         maxConnections,
 		userLimit:     maxUserConnections,
+		strangerLimit: maxStrangers,
 		userPayload:   maxUserPayload,
 		listeners:     make(map[net.Listener]struct{}),
 		conns:         make(map[*conn]struct{}),
@@ -85,16 +89,18 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, e Entrance) error {
 		case !isPassing(err):
 			return fmt.Errorf("nbd: accepting: %w", err)
 		default:
-			s.log.Warn("nbd: accepting", "err", err)
+			s.complain(s.log, "accepting", "err", err)
 			pause(ctx)
 		}
 	}
 }
 
-// isPassing tells an error of accept that is gone when some connection has ended.
+// isPassing tells an error of accept that is gone when some connection has ended, or that is about one connection alone: accept(2)
+// lists those of a network.
 func isPassing(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
-		syscall.ECONNABORTED, syscall.EINTR, syscall.EPROTO} {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED,
+		syscall.EINTR, syscall.EPROTO, syscall.EPERM, syscall.EACCES, syscall.ECONNRESET, syscall.ETIMEDOUT, syscall.ENETDOWN, syscall.ENETUNREACH,
+		syscall.ENONET, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP} {
 		if errors.Is(err, errno) {
 			return true
 		}
@@ -113,12 +119,13 @@ func pause(ctx context.Context) {
 func (s *Server) welcome(ctx context.Context, nc net.Conn, e Entrance) {
 	peer, err := e.Peer(nc)
 	if err != nil {
-		s.log.Warn("nbd: connection refused", "err", err)
+		s.complain(s.log, "connection refused", "err", err)
 		nc.Close()
 		return
 	}
 	c := newConn(s, nc, peer, e)
-	if !s.admit(c) {
+	if err := s.admit(c); err != nil {
+		c.complain("connection refused", err)
 		nc.Close()
 		return
 	}

@@ -348,6 +348,26 @@ func TestNBD08_CertificatesCountAsUsers(t *testing.T) {
 	first.lives()
 }
 
+// Those who never say who they are don't keep out those who do.
+func TestNBD08_StrangersMakeRoom(t *testing.T) {
+	s := serveTLS(t, func(server *nbd.Server, e *nbd.Entrance) {
+		unknown(server, e)
+		server.SetLimits(8, 1)
+		server.SetStrangers(2)
+	})
+	alice := s.enterTLS(t, s.authority.Issue("alice", in(time.Hour)))
+	first, second := s.connect(t, fixedFlags), s.connect(t, fixedFlags)
+	first.want(99, nil, repErrTLSReqd)
+	bob := s.enterTLS(t, s.authority.Issue("bob", in(time.Hour)))
+	first.closed()
+	third := s.connect(t, fixedFlags) // in bob's place, who is known now
+	for _, c := range []*raw{second, third} {
+		c.want(99, nil, repErrTLSReqd)
+	}
+	alice.lives()
+	bob.lives()
+}
+
 // tryTLS tells whether there was room for a client to open the disk and leave.
 func (s *secured) tryTLS(cert tls.Certificate) bool {
 	nc, err := net.Dial("unix", s.path)
