@@ -32,7 +32,7 @@ func Arrived(uid uint32, name string) Guest {
 	if uid != NoUID || !is {
 		return Guest{uid, name}
 	}
-	if u, err := user.Lookup(holder); err == nil {
+	if u, err := user.Lookup(holder); err == nil && u.Username == holder { // a directory service may find users by other names too
 		uid = uidOf(u.Uid)
 	}
 	return Guest{uid, name}

@@ -28,7 +28,7 @@ func TestMayOpen(t *testing.T) {
 
 // A certificate's holder is the local user of that name, and is not what else the name could be read as.
 func TestArrived(t *testing.T) {
-	for name, uid := range map[string]uint32{"cert:root": 0, "cert:0": access.NoUID, "cert:nobody-has-this-name": access.NoUID, "root": access.NoUID,
+	for name, uid := range map[string]uint32{"cert:root": 0, "cert:0": access.NoUID, "cert:nobody-has-this-name": access.NoUID, "cert:root\x00.org": access.NoUID, "root": access.NoUID,
 		"vsock:root": access.NoUID, "cert:": access.NoUID, "": access.NoUID} {
 		if got := access.Arrived(access.NoUID, name); got != (access.Guest{UID: uid, Name: name}) {
 			t.Errorf("%q arrives as %+v", name, got)
