@@ -3,8 +3,12 @@ package nbd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 
 	"nbdcrypt/nbd/internal/wire"
 )
@@ -15,7 +19,8 @@ const CertificatePrefix = "cert:"
 var (
 	errInjected = errors.New("nbd: STARTTLS: the client sent more before the answer, or somebody did in its name")
 	errOldTLS   = errors.New("nbd: STARTTLS: the client speaks nothing newer than TLS 1.1")
-	errNameless = errors.New("nbd: STARTTLS: the client's certificate has no common name (CN), which would say who it is")
+	errNameless = errors.New("nbd: STARTTLS: the client's certificate does not have one common name (CN), which would say who it is")
+	errOddName  = errors.New("nbd: STARTTLS: the common name (CN) of the client's certificate has characters that can't be printed")
 )
 
 // startTLS moves the connection into TLS (spec items 10 and 11). After the ACK there is no way back: what fails then ends
@@ -56,9 +61,28 @@ func (c *conn) secureWith(tc *tls.Conn) error {
 	if len(state.VerifiedChains) == 0 {
 		return nil
 	}
-	name := state.VerifiedChains[0][0].Subject.CommonName
-	if name == "" {
-		return errNameless
+	name, err := commonName(state.VerifiedChains[0][0])
+	if err != nil {
+		return err
 	}
 	return c.server.rename(c, Peer{UID: NoUID, GID: NoUID, Name: CertificatePrefix + name})
+}
+
+// commonName is whose a certificate is. Of several names, or of one that looks like another or ends early for somebody else's eyes,
+// nobody could say that its authority meant this one.
+func commonName(cert *x509.Certificate) (string, error) {
+	kind, count := asn1.ObjectIdentifier{2, 5, 4, 3}, 0
+	for _, part := range cert.Subject.Names {
+		if part.Type.Equal(kind) {
+			count++
+		}
+	}
+	name := cert.Subject.CommonName
+	switch {
+	case count != 1 || name == "":
+		return "", errNameless
+	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return "", errOddName
+	}
+	return name, nil
 }

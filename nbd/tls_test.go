@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -227,11 +229,21 @@ func TestNBD11_ACertificateNamesTheUser(t *testing.T) {
 
 func TestNBD11_CertificatesThatAreRefused(t *testing.T) {
 	s := serveTLS(t, unknown)
+	commonName := func(name string) pkix.AttributeTypeAndValue {
+		return pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: name}
+	}
 	for name, certs := range map[string][]tls.Certificate{
 		"none":    nil,
 		"expired": {s.authority.Issue("alice", in(-time.Minute))},
 		"foreign": {nbdtest.NewAuthority().Issue("alice", in(time.Hour))},
 		"no name": {s.authority.Issue("", in(time.Hour))},
+		// A name that is there in other fields only.
+		"other name": {s.authority.IssueTo(pkix.Name{Organization: []string{"alice"}, SerialNumber: "alice"}, in(time.Hour))},
+		"two names": {s.authority.IssueTo(pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{commonName("bob"), commonName("alice")}},
+			in(time.Hour))},
+		"NUL":        {s.authority.Issue("alice\x00.example.org", in(time.Hour))},
+		"newline":    {s.authority.Issue("alice\n", in(time.Hour))},
+		"zero width": {s.authority.Issue("al\u200bice", in(time.Hour))},
 	} {
 		c := s.connect(t, fixedFlags)
 		if err := c.upgrade(s.config(certs...)); err == nil { // TLS 1.3 clients hear of it with the next read only

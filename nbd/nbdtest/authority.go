@@ -30,8 +30,13 @@ func NewAuthority() *Authority {
 
 // Issue makes a certificate in that name, for servers on this machine and for clients, valid from an hour ago until then.
 func (a *Authority) Issue(name string, until time.Time) tls.Certificate {
+	return a.IssueTo(pkix.Name{CommonName: name}, until)
+}
+
+// IssueTo makes a certificate for a subject that may have any number of names.
+func (a *Authority) IssueTo(subject pkix.Name, until time.Time) tls.Certificate {
 	key := newKey()
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: until}
