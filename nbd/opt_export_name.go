@@ -23,7 +23,7 @@ func (o option) exportName(ctx context.Context) (*Export, error) {
 		return nil, err
 	}
 	if !wire.ValidString(name) {
-		return nil, fmt.Errorf("nbd: export name %q is not a string", name)
+		return nil, fmt.Errorf("nbd: export name %.100q is not a string", name)
 	}
 	export, size, refused := o.find(ctx, string(name))
 	if refused != 0 || !export.join(o.conn) {

@@ -51,7 +51,7 @@ func (o option) find(ctx context.Context, name string) (*Export, int64, uint32) 
 	if err == nil {
 		return export, size, 0
 	}
-	o.conn.complain("export refused", err, "export", name)
+	o.conn.complain("export refused", err, "export", fmt.Sprintf("%.100s", name))
 	switch {
 	case errors.Is(err, ErrShutdown):
 		return nil, 0, wire.RepErrShutdown
