@@ -36,6 +36,7 @@ type Server struct {
 	userPayload   int64
 	quiet         atomic.Bool
 	complaints    pace
+	busy          atomic.Int32 // connections whose loops do not wait for their clients
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

@@ -24,6 +24,7 @@ type source struct {
 	head, tail int
 	pool       *buffers // of loans; nil before there is an export
 	eager      bool     // the last read filled the buffer
+	needed     int      // by who waits
 
 	// What readRaw is told and tells. It is made once: nothing is allocated for a read.
 	readRaw func(fd uintptr) bool
@@ -52,15 +53,12 @@ func (s *source) next(n int) []byte {
 }
 
 // need waits until n bytes are buffered, n being no more than loanSize. io.EOF means that the stream ended before the
-// first of them. It reads what there is, but where exactly is set no more than these: the rest has another place to go.
-func (s *source) need(n int, exactly bool) error {
+// first of them. It reads what there is, but nothing beyond the first limit bytes: the rest has another place to go.
+func (s *source) need(n, limit int) error {
+	s.needed = n
 	for first := s.tail == s.head; s.tail-s.head < n; first = false {
 		s.makeRoom(n)
-		room := s.buf[s.tail:]
-		if exactly {
-			room = room[:n-(s.tail-s.head)]
-		}
-		got, err := s.receive(nil, len(room))
+		got, err := s.receive(nil, min(len(s.buf)-s.tail, limit-(s.tail-s.head)))
 		s.tail += got
 		if got == 0 && err != nil {
 			if first {
@@ -88,10 +86,10 @@ func (s *source) makeRoom(n int) {
 	}
 }
 
-// settle gives the loan back where what is left fits the small buffer.
+// settle gives the loan back where the small buffer is enough for what is waited for.
 func (s *source) settle() {
 	have := s.buffered()
-	if len(s.buf) == sourceSize || len(have) > sourceSize/2 {
+	if len(s.buf) == sourceSize || s.needed > sourceSize {
 		return
 	}
 	copy(s.small, have)
@@ -163,6 +161,7 @@ func (s *source) read(p []byte) error {
 
 // more reads once, large parts straight into p and small ones through the buffer, which is empty when it is called.
 func (s *source) more(p []byte) (int, error) {
+	s.needed = 0
 	if len(p) >= sourceSize {
 		return s.receive(p, 0)
 	}
@@ -182,7 +181,7 @@ func (s *source) take(p []byte) int {
 func (s *source) skip(n int64) error {
 	for n > 0 {
 		if s.head == s.tail {
-			if err := s.need(1, false); err != nil {
+			if err := s.need(1, loanSize); err != nil {
 				return unexpected(err)
 			}
 		}
@@ -198,7 +197,7 @@ func (s *source) lend(pool *buffers) { s.pool = pool }
 
 // wipe is the end of the source: the loan goes back and the small buffer is cleared.
 func (s *source) wipe() {
-	s.head, s.tail = 0, 0
+	s.head, s.tail, s.needed = 0, 0, 0
 	s.settle()
 	clear(s.small)
 }

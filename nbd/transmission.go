@@ -16,8 +16,10 @@ const (
 	pieceSize = 128 << 10
 	// pieceCut is what pieces end at a multiple of, so that all but the first and the last are whole blocks.
 	pieceCut = 4096
-	// turn is how much work a connection does before others get theirs.
-	turn = 256 << 10
+	// turn is how much work a connection does before other busy ones get theirs, and longTurn where it is the only one:
+	// giving way costs two switches of threads.
+	turn     = 256 << 10
+	longTurn = 4 << 20
 )
 
 // session is the transmission phase of one connection: one goroutine, the loop, which reads many requests at once, does
@@ -37,6 +39,7 @@ type session struct {
 	writes int           // done since then by the loop itself
 	work   int           // bytes since then
 	turn   int           // bytes since others had their turn
+	apart  bool          // the next header is read by itself
 }
 
 func newSession(c *conn, e *Export) *session {
@@ -53,6 +56,8 @@ func newSession(c *conn, e *Export) *session {
 // is answered (spec item 24).
 func (s *session) run() error {
 	defer s.in.wipe() // before the export forgets the connection, and with it its memory
+	s.conn.server.busy.Add(1)
+	defer s.conn.server.busy.Add(-1)
 	err := s.serve()
 	s.push()
 	s.workers.finish()
@@ -80,32 +85,38 @@ var errMagic = errors.New("wrong magic number")
 
 // request takes the next request's header.
 func (s *session) request() (r wire.Request, err error) {
+	size, limit, ok := wire.RequestSize, loanSize, false
 	if s.terms.extended {
-		if err := s.want(wire.ExtRequestSize, false); err != nil {
-			return r, err
-		}
-		if r, ok := wire.DecodeExtRequest((*[wire.ExtRequestSize]byte)(s.in.next(wire.ExtRequestSize))); ok {
-			return r, nil
-		}
-		return r, errMagic
+		size = wire.ExtRequestSize
 	}
-	if err := s.want(wire.RequestSize, false); err != nil {
+	if s.apart {
+		limit, s.apart = size, false
+	}
+	if err := s.want(size, limit); err != nil {
 		return r, err
 	}
-	if r, ok := wire.DecodeRequest((*[wire.RequestSize]byte)(s.in.next(wire.RequestSize))); ok {
-		return r, nil
+	if head := s.in.next(size); s.terms.extended {
+		r, ok = wire.DecodeExtRequest((*[wire.ExtRequestSize]byte)(head))
+	} else {
+		r, ok = wire.DecodeRequest((*[wire.RequestSize]byte)(head))
 	}
-	return r, errMagic
+	if !ok {
+		return r, errMagic
+	}
+	return r, nil
 }
 
-// want waits until n bytes are there. Before it reads, the answers to what was read before are sent.
-func (s *session) want(n int, exactly bool) error {
+// want waits until n bytes are there, and reads no more than limit. Before it does, the answers to what was read before
+// are sent.
+func (s *session) want(n, limit int) error {
 	if len(s.in.buffered()) >= n {
 		return nil
 	}
 	s.rest()
 	s.out.push()
-	err := s.in.need(n, exactly)
+	s.conn.server.busy.Add(-1)
+	err := s.in.need(n, limit)
+	s.conn.server.busy.Add(1)
 	s.began = clock()
 	return err
 }
@@ -118,7 +129,7 @@ func (s *session) rest() {
 	}
 	s.turn += s.work
 	s.writes, s.work = 0, 0
-	if s.turn > turn {
+	if s.turn > longTurn || s.turn > turn && s.conn.server.busy.Load() > 1 {
 		s.turn = 0
 		runtime.Gosched()
 	}

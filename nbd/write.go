@@ -9,6 +9,8 @@ import (
 const (
 	// slowWrite is what writes of the loop may take besides a nanosecond a byte. It has others to serve meanwhile.
 	slowWrite = time.Millisecond
+	// smallestPart of a piece is worth a write of its own.
+	smallestPart = 64 << 10
 	// slowTime is how long an export's writes are for workers then.
 	slowTime = 50 * time.Millisecond
 )
@@ -36,7 +38,7 @@ func (s *session) write(r wire.Request) error {
 	case r.Flags&wire.CmdFlagFUA != 0 || !s.writesNow():
 		return s.handWrite(r)
 	}
-	if err := s.want(n, false); err != nil {
+	if err := s.want(n, loanSize); err != nil {
 		return err
 	}
 	err := s.writeNow(r)
@@ -99,7 +101,7 @@ func (s *session) writeLong(r wire.Request) error {
 			s.push()
 			err = s.in.skip(int64(end - off))
 		case s.writesNow():
-			if err = s.want(int(piece.Length), off+piece.Length < end); err == nil {
+			if piece.Length, err = s.part(piece); err == nil {
 				failure = s.writeNow(piece)
 			}
 		default:
@@ -112,8 +114,24 @@ func (s *session) writeLong(r wire.Request) error {
 			return err
 		}
 	}
+	// After a long WRITE there is often another one. Its payload is not moved if it is read to where it is used, and that is not
+	// behind its header.
+	s.apart = true
 	s.endWrite(r, w, failure)
 	return nil
+}
+
+// part waits for a piece, or for as much of it as is worth a write. A client's socket holds less than a piece, mostly: while
+// that is written the client fills it again.
+func (s *session) part(piece wire.Request) (uint64, error) {
+	n := int(piece.Length)
+	if err := s.want(min(n, smallestPart), n); err != nil {
+		return 0, err
+	}
+	if have := len(s.in.buffered()); have < n {
+		return (piece.Offset+uint64(have))/pieceCut*pieceCut - piece.Offset, nil
+	}
+	return piece.Length, nil
 }
 
 func (s *session) handWritePiece(w *whole, piece wire.Request) error {
