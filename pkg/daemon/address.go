@@ -130,11 +130,7 @@ func (a address) isLoopback() bool {
 func (a address) listen() (net.Listener, error) {
 	switch a.network {
 	case onUnix:
-		if c, err := net.Dial("unix", a.path); err == nil {
-			c.Close()
-			return nil, refusal.New(refusal.Busy, "choose another path for --listen", "somebody listens at %s already", a.path)
-		}
-		return listenUnix(a.path)
+		return listenUnix(a.path, "--listen", forAll)
 	case onVsock:
 		return a.listened(listenVsock(a.cid, a.port))
 	}

@@ -100,7 +100,7 @@ func (d *Daemon) take(ls *listeners, files *tlsFiles, a activated) error {
 func (d *Daemon) listenInRun(ls *listeners, files *tlsFiles) error {
 	path := filepath.Join(d.o.Run, control.SocketControl)
 	if !ls.has(path) {
-		l, err := listenUnix(path)
+		l, err := listenUnix(path, "--run", forAll)
 		if err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func (d *Daemon) listenInRun(ls *listeners, files *tlsFiles) error {
 	if ls.has(d.nbdPath()) {
 		return nil
 	}
-	l, err := listenUnix(d.nbdPath())
+	l, err := listenUnix(d.nbdPath(), "--run", forAll)
 	if err != nil {
 		return err
 	}

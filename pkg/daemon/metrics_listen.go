@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -24,7 +23,11 @@ func listenMetrics(at string) (net.Listener, error) {
 	case at == "":
 		return nil, nil
 	case isUnix && path != "":
-		return listenMetricsUnix(path)
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return nil, fmt.Errorf("daemon: %w", err)
+		}
+		return listenUnix(path, "--metrics", forGroup)
 	case isUnix:
 		return nil, badMetrics(at, errors.New("it names no path"))
 	}
@@ -44,31 +47,6 @@ func listenMetrics(at string) (net.Listener, error) {
 
 func badMetrics(at string, err error) error {
 	return refusal.New(refusal.Usage, "give --metrics 127.0.0.1:PORT or unix:PATH", "metrics can't be served at %q: %w", at, err)
-}
-
-// listenMetricsUnix makes a socket for the daemon's user and its group. As the umask leaves it only that user may connect, until
-// it is opened to the group.
-func listenMetricsUnix(path string) (net.Listener, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("daemon: %w", err)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, refusal.New(refusal.Busy, "choose another path for --metrics", "somebody listens at %s already", path)
-	}
-	if err := clearSocket(path); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, refusal.New(refusal.Failed, "name a path of at most 107 bytes with --metrics, whose directory this user may write",
-			"the socket %s can't be made: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		return nil, errors.Join(fmt.Errorf("daemon: %w", err), l.Close())
-	}
-	return l, nil
 }
 
 // newMetricsServer makes the server behind --metrics. It serves nothing else, and no more connections than one user of the control
