@@ -76,11 +76,14 @@ func takeSocket(file *os.File) (activated, error) {
 	return a, nil
 }
 
-// listenerOf makes a listener of a socket that listens; the file is its own then, or closed.
+// listenerOf makes a listener of a socket that listens; the file is its own then, or closed. What is no such socket may be no file of ours.
 func listenerOf(file *os.File) (net.Listener, error) {
 	fd := int(file.Fd())
 	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
-		return nil, errors.Join(errors.New("it does not listen for connections"), err, file.Close())
+		return nil, errors.Join(errors.New("it does not listen for connections"), err)
+	}
+	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+		return nil, errors.Join(errors.New("it is no stream socket (ListenStream=)"), err, file.Close())
 	}
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {

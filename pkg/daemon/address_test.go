@@ -223,6 +223,9 @@ func TestTakeSocket(t *testing.T) {
 	if a, err := takeSocket(file("tcp", "127.0.0.1:0", "control")); err == nil {
 		t.Errorf("TCP is the control socket: %+v", a)
 	}
+	if a, err := takeSocket(file("unixpacket", at("packets"), "control")); err == nil {
+		t.Errorf("packets are taken for a stream: %+v", a)
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -120,6 +120,11 @@ func (d *Daemon) untilStop(ctx context.Context) (context.Context, context.Cancel
 
 // Run opens everything, serves until ctx ends, and stops: every disk is drained, flushed and wiped.
 func Run(ctx context.Context, o Options) error {
+	// First of all: a service manager that promised more than it gave would have us take files of our own for sockets.
+	given, err := activatedSockets()
+	if err != nil {
+		return err
+	}
 	d := newDaemon(o)
 	defer d.close()
 	if err := d.open(ctx); err != nil {
@@ -127,7 +132,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.nbd = nbd.NewServer(d.exports, o.Log)
 	d.api = d.newAPI()
-	failed, err := d.serve(context.WithoutCancel(ctx))
+	failed, err := d.serve(context.WithoutCancel(ctx), given)
 	if err != nil {
 		return err
 	}

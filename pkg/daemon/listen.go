@@ -26,10 +26,10 @@ type door struct {
 	entrance nbd.Entrance
 }
 
-// serve listens everywhere; what fails later comes out of the channel.
-func (d *Daemon) serve(ctx context.Context) (<-chan error, error) {
+// serve listens everywhere, and at the sockets that were given; what fails later comes out of the channel.
+func (d *Daemon) serve(ctx context.Context, given []activated) (<-chan error, error) {
 	ls := &listeners{}
-	if err := d.listen(ls); err != nil {
+	if err := d.listen(ls, given); err != nil {
 		ls.close()
 		return nil, err
 	}
@@ -57,17 +57,13 @@ func (d *Daemon) serve(ctx context.Context) (<-chan error, error) {
 }
 
 // listen opens every place, or as many as it can.
-func (d *Daemon) listen(ls *listeners) error {
+func (d *Daemon) listen(ls *listeners, given []activated) error {
 	files, err := openTLS(d.o)
 	if err != nil {
 		return err
 	}
 	if files != nil && files.openKey() != "" {
 		d.warn(files.openKey())
-	}
-	given, err := activatedSockets()
-	if err != nil {
-		return err
 	}
 	for _, a := range given {
 		if err := d.take(ls, files, a); err != nil {
