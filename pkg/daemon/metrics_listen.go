@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -53,7 +55,7 @@ func badMetrics(at string, err error) error {
 // socket may have.
 func (d *Daemon) newMetricsServer() *http.Server {
 	mux := http.NewServeMux()
-	mux.Handle(control.RouteMetrics, d.scrape)
+	mux.Handle(control.RouteMetrics, meantForHere(d.scrape))
 	present := newGuests()
 	return &http.Server{
 		Handler: mux, DisableGeneralOptionsHandler: true, ConnState: present.follow,
@@ -65,6 +67,21 @@ func (d *Daemon) newMetricsServer() *http.Server {
 			return ctx
 		},
 	}
+}
+
+// meantForHere refuses who asks over TCP for a name other than localhost. A web page may come from a name that its owner then points at this
+// machine; a user's browser would let it read the answer.
+func meantForHere(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := (&url.URL{Host: r.Host}).Hostname()
+		_, isName := netip.ParseAddr(host)
+		_, isTCP := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		if isTCP && isName != nil && host != "localhost" {
+			http.Error(w, "ask for localhost, or for the address that --metrics names", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // serveMetrics serves until the daemon begins to stop.

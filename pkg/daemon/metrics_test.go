@@ -43,10 +43,16 @@ func parseMetrics(t *testing.T, text []byte) families {
 // scrapeAt scrapes as curl does: at /metrics of a host that any connection leads to.
 func scrapeAt(t *testing.T, network, address string) (int, []byte) {
 	t.Helper()
+	return scrapeFor(t, network, address, "localhost")
+}
+
+// scrapeFor asks there for a host of that name.
+func scrapeFor(t *testing.T, network, address, host string) (int, []byte) {
+	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}}
-	answer, err := (&http.Client{Transport: transport}).Get("http://localhost/metrics")
+	answer, err := (&http.Client{Transport: transport}).Get("http://" + host + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,6 +242,15 @@ func TestMetricsListener(t *testing.T) {
 		fmt.Fprintf(nc, "GET /v1/status HTTP/1.0\r\n\r\n")
 		if answer, _ := io.ReadAll(nc); !bytes.HasPrefix(answer, []byte("HTTP/1.0 404 ")) {
 			t.Errorf("%s: status is answered with %.100q", network, answer)
+		}
+		// A web page whose name points here does not read it; over a unix socket there is no browser.
+		for host, status := range map[string]int{"localhost:9": 200, "127.0.0.1:9": 200, "[::1]:9": 200, "web.example": 421, "127.0.0.1.web.example:9": 421} {
+			if network == "unix" {
+				status = 200
+			}
+			if got, _ := scrapeFor(t, network, address, host); got != status {
+				t.Errorf("%s: for %s it answers %d", network, host, got)
+			}
 		}
 		if info, err := os.Stat(path); network == "unix" && (err != nil || info.Mode().Perm() != 0o660) {
 			t.Errorf("the socket: %v, %v", info.Mode(), err)
