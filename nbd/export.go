@@ -33,6 +33,7 @@ type Export struct {
 	known atomic.Uint64
 	// slowUntil is the time by the clock until which writes are for workers.
 	slowUntil atomic.Int64
+	slow      atomic.Bool // the last were
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}

@@ -25,6 +25,7 @@ type source struct {
 	pool       *buffers // of loans; nil before there is an export
 	eager      bool     // the last read filled the buffer
 	needed     int      // by who waits
+	beforeWait func()   // is called when there is no input; nil for nothing
 
 	// What readRaw is told and tells. It is made once: nothing is allocated for a read.
 	readRaw func(fd uintptr) bool
@@ -106,6 +107,9 @@ func (s *source) receive(p []byte, limit int) (int, error) {
 		if p == nil {
 			p = s.buf[s.tail:min(len(s.buf), s.tail+limit)]
 		}
+		if s.beforeWait != nil {
+			s.beforeWait()
+		}
 		n, err := s.r.Read(p)
 		s.eager = n == len(p)
 		return n, err
@@ -132,6 +136,9 @@ func (s *source) readSocket(fd uintptr) bool {
 			continue
 		case err == syscall.EAGAIN:
 			s.settle()
+			if s.beforeWait != nil {
+				s.beforeWait()
+			}
 			return false
 		case err != nil:
 			n = 0
@@ -192,8 +199,8 @@ func (s *source) skip(n int64) error {
 	return nil
 }
 
-// lend lets the source borrow from an export's memory.
-func (s *source) lend(pool *buffers) { s.pool = pool }
+// lend lets the source borrow from an export's memory, and call before it waits.
+func (s *source) lend(pool *buffers, beforeWait func()) { s.pool, s.beforeWait = pool, beforeWait }
 
 // wipe is the end of the source: the loan goes back and the small buffer is cleared.
 func (s *source) wipe() {

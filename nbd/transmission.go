@@ -20,6 +20,8 @@ const (
 	// giving way costs two switches of threads.
 	turn     = 256 << 10
 	longTurn = 4 << 20
+	// maxBatch is how many answers are kept to be sent together while there is input.
+	maxBatch = 16
 )
 
 // session is the transmission phase of one connection: one goroutine, the loop, which reads many requests at once, does
@@ -40,6 +42,7 @@ type session struct {
 	work   int           // bytes since then
 	turn   int           // bytes since others had their turn
 	apart  bool          // the next header is read by itself
+	idling bool          // or was, and is not counted as busy
 }
 
 func newSession(c *conn, e *Export) *session {
@@ -48,7 +51,7 @@ func newSession(c *conn, e *Export) *session {
 	s.out = newSender(c, e, s.budget)
 	s.workers = newWorkers(s.do)
 	widen(c.socket)
-	s.in.lend(&e.memory)
+	s.in.lend(&e.memory, s.idle)
 	return s
 }
 
@@ -57,9 +60,8 @@ func newSession(c *conn, e *Export) *session {
 func (s *session) run() error {
 	defer s.in.wipe() // before the export forgets the connection, and with it its memory
 	s.conn.server.busy.Add(1)
-	defer s.conn.server.busy.Add(-1)
 	err := s.serve()
-	s.push()
+	s.idle()
 	s.workers.finish()
 	s.out.finish()
 	return err
@@ -106,24 +108,41 @@ func (s *session) request() (r wire.Request, err error) {
 	return r, nil
 }
 
-// want waits until n bytes are there, and reads no more than limit. Before it does, the answers to what was read before
-// are sent.
+// want waits until n bytes are there, and reads no more than limit.
 func (s *session) want(n, limit int) error {
 	if len(s.in.buffered()) >= n {
 		return nil
 	}
 	s.rest()
-	s.out.push()
-	s.conn.server.busy.Add(-1)
 	err := s.in.need(n, limit)
-	s.conn.server.busy.Add(1)
-	s.began = clock()
+	s.wake()
 	return err
 }
 
-// rest is the end of a batch: its answers are sent, and other connections get their turn.
+// idle is called when there is no input: now answers are not kept to be sent with others.
+func (s *session) idle() {
+	s.push()
+	if !s.idling {
+		s.idling = true
+		s.conn.server.busy.Add(-1)
+	}
+}
+
+// wake is the beginning of a batch.
+func (s *session) wake() {
+	if s.idling {
+		s.idling = false
+		s.conn.server.busy.Add(1)
+	}
+	s.began = clock()
+}
+
+// rest is the end of a batch. A few answers wait for more: if there is no more input they are sent at once (idle). Other
+// connections get their turn.
 func (s *session) rest() {
-	s.flush()
+	if s.open != nil && (s.open.count >= maxBatch || len(s.open.out) >= maxBatch*1024) {
+		s.flush()
+	}
 	if s.writes > 0 {
 		s.export.judge(s.began, s.work)
 	}

@@ -11,13 +11,17 @@ const (
 	slowWrite = time.Millisecond
 	// smallestPart of a piece is worth a write of its own.
 	smallestPart = 64 << 10
-	// slowTime is how long an export's writes are for workers then.
+	// slowTime is how long an export's writes are for workers after it has happened twice in a row.
 	slowTime = 50 * time.Millisecond
 )
 
 // judge looks at the time that a batch with writes in it took.
 func (e *Export) judge(began time.Duration, bytes int) {
-	if now := clock(); now-began > slowWrite+time.Duration(bytes) {
+	now := clock()
+	slow := now-began > slowWrite+time.Duration(bytes)
+	if slow != e.slow.Load() {
+		e.slow.Store(slow) // once is no sign: threads are held up by others, too
+	} else if slow {
 		e.slowUntil.Store(int64(now + slowTime))
 	}
 }
@@ -69,13 +73,11 @@ func (s *session) handWrite(r wire.Request) error {
 
 // payload receives n bytes into memory of their own.
 func (s *session) payload(n int) ([]byte, error) {
-	if n > len(s.in.buffered()) {
-		s.rest()
-		s.out.push()
-	}
 	data := s.export.memory.get(n)
 	s.work += n
-	if err := s.in.read(data); err != nil {
+	err := s.in.read(data)
+	s.wake()
+	if err != nil {
 		s.export.memory.put(data)
 		return nil, err
 	}
@@ -98,7 +100,6 @@ func (s *session) writeLong(r wire.Request) error {
 		switch {
 		case failure != nil:
 			piece.Length = end - off
-			s.push()
 			err = s.in.skip(int64(end - off))
 		case s.writesNow():
 			if piece.Length, err = s.part(piece); err == nil {
