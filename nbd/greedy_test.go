@@ -119,13 +119,18 @@ func TestNBD12_AClaimedPayloadCostsNothing(t *testing.T) {
 	}
 }
 
+// TestAClientThatCannotReadIsCutOff: by a worker who answers, and by the loop, which does so while it reads.
 func TestAClientThatCannotReadIsCutOff(t *testing.T) {
-	e := disk("vol")
-	h := serve(t, nbdtest.NewExports(e))
-	c := h.enter(t, "vol")
-	if err := c.nc.CloseRead(); err != nil {
-		t.Fatal(err)
+	for name, r := range map[string]request{"by a worker": {command: cmdFlush}, "by the loop": {command: cmdRead, length: 512}} {
+		t.Run(name, func(t *testing.T) {
+			e := disk("vol")
+			h := serve(t, nbdtest.NewExports(e))
+			c := h.enter(t, "vol")
+			if err := c.nc.CloseRead(); err != nil {
+				t.Fatal(err)
+			}
+			c.send(r.bytes())
+			eventually(t, "the client is cut off", func() bool { return e.Clients() == 0 })
+		})
 	}
-	c.send(request{command: cmdFlush}.bytes())
-	eventually(t, "the client is cut off", func() bool { return e.Clients() == 0 })
 }

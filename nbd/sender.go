@@ -167,7 +167,7 @@ func (s *sender) send(p *parcel, wait bool) bool {
 		}
 		if err != nil {
 			s.broken = true
-			s.conn.cut()
+			go s.conn.cut() // closing waits for the reader of the socket, who may be who sends
 			return true
 		}
 	}
