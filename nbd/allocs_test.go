@@ -46,7 +46,7 @@ func TestNothingIsAllocatedForARequest(t *testing.T) {
 				e := NewExport("vol", dev, Options{})
 				dev.waits.Store(waits)
 				if waits {
-					e.slowUntil.Store(1<<63 - 1)
+					e.pacing.slowUntil.Store(1<<63 - 1)
 				}
 				c := newStream(t, e, terms, r, each)
 				for range 5 { // what is kept for the next requests is made here

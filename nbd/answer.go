@@ -10,10 +10,12 @@ import (
 )
 
 const (
-	// openSize is how much the answers of a batch fill before they are sent. A piece of a long READ fits in what is left
-	// when it is not full yet.
-	openSize = 256 << 10
+	// openSize is the memory for the answers of a batch, or for one piece of a long READ.
+	openSize = 512 << 10
 	openFull = pieceSize
+	// pageSize is where copying differs: to a place a little behind that of the source in its page it takes half as long
+	// again, since each load then waits for the store before it.
+	pageSize = 4096
 	// maxHead is the longest header with what comes before the data, or all of it.
 	maxHead = wire.ExtChunkSize + 16
 )
@@ -28,13 +30,23 @@ func (s *session) reserve(n int) []byte {
 		s.charge(openSize)
 		p := newParcel()
 		p.memory, p.charge = s.export.memory.get(openSize), openSize
-		// The data behind the first header begins at a cache line: it is copied and decrypted faster there.
-		pad := -s.terms.dataHead() & 63
+		pad := s.pad(n)
 		p.out = p.memory[pad:pad]
 		s.open = p
 	}
 	used := len(s.open.out)
 	return s.open.out[used : used+n]
+}
+
+// pad is where in its memory a parcel begins whose first answer has n bytes. Data that comes from whole pages is copied and
+// decrypted faster if it stands at a cache line, and not a little further in its page than before: so one long piece stands at a
+// page, and a batch of small ones, of which each stands a header further than the last, from the middle of one on.
+func (s *session) pad(n int) int {
+	head := s.terms.dataHead()
+	if n > pageSize+head {
+		return pageSize - head
+	}
+	return pageSize/2 + 64 - head
 }
 
 // commit adds what was written into reserved bytes.

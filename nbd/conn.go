@@ -38,7 +38,10 @@ type conn struct {
 	noZeroes   bool
 	terms      terms
 	complaints atomic.Int32
-	pushed     atomic.Bool // cut to make room
+	// requests that were read, and how often there was none to be read: as often, where a client waits for each answer.
+	requests, pauses atomic.Uint32
+	looked           [2]uint32   // what they were when Busy looked last; the server's mu guards it
+	pushed           atomic.Bool // cut to make room
 
 	mu        sync.Mutex // held while time limits are set
 	finishing atomic.Bool

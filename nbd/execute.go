@@ -55,7 +55,13 @@ func (e *Export) execute(r wire.Request, data []byte) error {
 		r.Offset += maxStep
 		r.Length -= maxStep
 	}
-	return e.call(r, data)
+	if !isSync(r) {
+		return e.call(r, data)
+	}
+	began := clock()
+	err := e.call(r, data)
+	e.pacing.judgeSync(clock() - began)
+	return err
 }
 
 // call is one call of the device. With readNow and extent it is the only way there, and the gate is held for exactly

@@ -30,10 +30,8 @@ type Export struct {
 	counters counters
 	linger   time.Duration
 	// known is a size that the device had.
-	known atomic.Uint64
-	// slowUntil is the time by the clock until which writes are for workers.
-	slowUntil atomic.Int64
-	slow      atomic.Bool // the last were
+	known  atomic.Uint64
+	pacing pacing
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}

@@ -39,7 +39,7 @@ func (e *Export) Lent() int {
 }
 
 // WritesAreSlow has workers do all writes from now on.
-func (e *Export) WritesAreSlow() { e.slowUntil.Store(1<<63 - 1) }
+func (e *Export) WritesAreSlow() { e.pacing.slowUntil.Store(1<<63 - 1) }
 
 // Converse runs one connection of a peer without asking the kernel who it is.
 func (s *Server) Converse(nc net.Conn, peer Peer, e Entrance) {
@@ -54,3 +54,9 @@ const (
 	MaxOptions = maxOptions
 	MaxWorkers = maxWorkers
 )
+
+// SyncsNow tells whether loops sync by themselves.
+func (e *Export) SyncsNow() bool { return e.pacing.quick.Load() >= quickSyncs }
+
+// SyncWasSlow is a sync that had to wait.
+func (e *Export) SyncWasSlow() { e.pacing.judgeSync(2 * quickSync) }

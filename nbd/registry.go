@@ -146,6 +146,24 @@ func (s *Server) isClosed() bool {
 	return s.closed
 }
 
+// Busy counts the connections that made at least so many requests since it was asked last, and those of them that mostly had
+// several in flight.
+func (s *Server) Busy(least uint32) (busy, deep int) {
+	s.each(func(c *conn) {
+		requests, pauses := c.requests.Load(), c.pauses.Load()
+		made, paused := requests-c.looked[0], pauses-c.looked[1]
+		c.looked = [2]uint32{requests, pauses}
+		if made < least {
+			return
+		}
+		busy++
+		if paused < made-made/8 {
+			deep++
+		}
+	})
+	return busy, deep
+}
+
 func (s *Server) each(act func(*conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,7 @@ const (
 	sourceSize = 8 << 10
 	// loanSize is what it borrows while its client keeps it busy: room for many small writes, or for a piece of a long one
 	// and what is before it.
-	loanSize = 256 << 10
+	loanSize = 512 << 10
 )
 
 // source is a buffered reader of one connection whose buffer can be wiped: it has carried what clients wrote. It waits

@@ -13,7 +13,7 @@ import (
 const (
 	// pieceSize is how much of a long READ or WRITE is in work at a time: what has just been read is decrypted and sent,
 	// and what was received is encrypted and written, while it is in the second-level cache.
-	pieceSize = 128 << 10
+	pieceSize = 256 << 10
 	// pieceCut is what pieces end at a multiple of, so that all but the first and the last are whole blocks.
 	pieceCut = 4096
 	// turn is how much work a connection does before other busy ones get theirs, and longTurn where it is the only one:
@@ -36,13 +36,14 @@ type session struct {
 	out     *sender  // shared
 	workers *workers // shared
 
-	open   *parcel       // that answers are added to, or nil
-	began  time.Duration // when the requests in work were read
-	writes int           // done since then by the loop itself
-	work   int           // bytes since then
-	turn   int           // bytes since others had their turn
-	apart  bool          // the next header is read by itself
-	idling bool          // or was, and is not counted as busy
+	open    *parcel       // that answers are added to, or nil
+	began   time.Duration // when the requests in work were read
+	writes  int           // done since then by the loop itself
+	work    int           // bytes since then
+	turn    int           // bytes since others had their turn
+	apart   bool          // the next header is read by itself
+	between bool          // waits for a request, of which nothing is there
+	idling  bool          // or was, and is not counted as busy
 }
 
 func newSession(c *conn, e *Export) *session {
@@ -94,9 +95,13 @@ func (s *session) request() (r wire.Request, err error) {
 	if s.apart {
 		limit, s.apart = size, false
 	}
-	if err := s.want(size, limit); err != nil {
+	s.between = len(s.in.buffered()) == 0
+	err = s.want(size, limit)
+	s.between = false
+	if err != nil {
 		return r, err
 	}
+	s.conn.requests.Add(1)
 	if head := s.in.next(size); s.terms.extended {
 		r, ok = wire.DecodeExtRequest((*[wire.ExtRequestSize]byte)(head))
 	} else {
@@ -124,6 +129,9 @@ func (s *session) idle() {
 	s.push()
 	if !s.idling {
 		s.idling = true
+		if s.between {
+			s.conn.pauses.Add(1)
+		}
 		s.conn.server.busy.Add(-1)
 	}
 }
@@ -144,7 +152,7 @@ func (s *session) rest() {
 		s.flush()
 	}
 	if s.writes > 0 {
-		s.export.judge(s.began, s.work)
+		s.export.pacing.judgeWrites(s.began, s.work)
 	}
 	s.turn += s.work
 	s.writes, s.work = 0, 0
@@ -183,6 +191,11 @@ func (s *session) start(r wire.Request) error {
 		return nil
 	case wire.CmdWrite:
 		return s.write(r)
+	case wire.CmdFlush:
+		if s.syncsNow() {
+			s.answer(r, s.code(r, s.export.execute(r, nil)))
+			return nil
+		}
 	}
 	charge := jobCharge
 	if r.Type == wire.CmdBlockStatus {

@@ -1,45 +1,18 @@
 package nbd
 
-import (
-	"time"
+import "nbdcrypt/nbd/internal/wire"
 
-	"nbdcrypt/nbd/internal/wire"
-)
-
-const (
-	// slowWrite is what writes of the loop may take besides a nanosecond a byte. It has others to serve meanwhile.
-	slowWrite = time.Millisecond
-	// smallestPart of a piece is worth a write of its own.
-	smallestPart = 64 << 10
-	// slowTime is how long an export's writes are for workers after it has happened twice in a row.
-	slowTime = 50 * time.Millisecond
-)
-
-// judge looks at the time that a batch with writes in it took.
-func (e *Export) judge(began time.Duration, bytes int) {
-	now := clock()
-	slow := now-began > slowWrite+time.Duration(bytes)
-	if slow != e.slow.Load() {
-		e.slow.Store(slow) // once is no sign: threads are held up by others, too
-	} else if slow {
-		e.slowUntil.Store(int64(now + slowTime))
-	}
-}
-
-// writesNow tells whether the loop writes by itself. It does on a device that takes care not to keep it waiting when it
-// reads, while that is quick.
-func (s *session) writesNow() bool {
-	return s.export.device.nowait != nil && int64(s.began) >= s.export.slowUntil.Load()
-}
+// smallestPart of a piece is worth a write of its own.
+const smallestPart = 64 << 10
 
 // write serves a WRITE, and returns an error where its payload does not come. What fits a piece is written once all of it
-// is there, straight from where it was received. Durable writes wait for storage and are for workers.
+// is there, straight from where it was received.
 func (s *session) write(r wire.Request) error {
 	n := int(r.Length)
 	switch {
 	case n > pieceSize:
 		return s.writeLong(r)
-	case r.Flags&wire.CmdFlagFUA != 0 || !s.writesNow():
+	case !s.writesNow(), r.Flags&wire.CmdFlagFUA != 0 && !s.syncsNow():
 		return s.handWrite(r)
 	}
 	if err := s.want(n, loanSize); err != nil {
