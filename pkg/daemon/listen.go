@@ -53,6 +53,7 @@ func (d *Daemon) serve(ctx context.Context, given []activated) (<-chan error, er
 	for _, p := range ls.nbd {
 		run(func() error { return d.nbd.Serve(ctx, p.listener, p.entrance) })
 	}
+	go d.watchProcessors(ctx)
 	return failed, nil
 }
 
