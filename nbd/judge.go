@@ -57,5 +57,13 @@ func (s *session) syncsNow() bool {
 	return s.export.device.nowait != nil && s.export.pacing.quick.Load() >= quickSyncs
 }
 
-// isSync tells whether the answer to a request has to wait for storage.
-func isSync(r wire.Request) bool { return r.Type == wire.CmdFlush || r.Flags&wire.CmdFlagFUA != 0 }
+// isSync tells whether the answer to a request has to wait for storage. FUA says nothing on what changes nothing.
+func isSync(r wire.Request) bool {
+	switch r.Type {
+	case wire.CmdFlush:
+		return true
+	case wire.CmdWrite, wire.CmdTrim, wire.CmdWriteZeroes:
+		return r.Flags&wire.CmdFlagFUA != 0
+	}
+	return false
+}

@@ -3,6 +3,7 @@ package nbd_test
 import (
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nbdcrypt/nbd"
 	"nbdcrypt/nbd/nbdtest"
@@ -36,6 +37,43 @@ func TestQuickSyncsAreForTheLoop(t *testing.T) {
 	close(release)
 	if cookie, errno := c.answered(); errno != ok || cookie != 7 {
 		t.Errorf("the flush was answered as %d with %v", cookie, errno)
+	}
+}
+
+// TestReadsWithFUAAreNoSyncs: they tell nothing of how quick those are.
+func TestReadsWithFUAAreNoSyncs(t *testing.T) {
+	h, e := hooked(t, func(nbdtest.Op, int64, int64) error { return nil })
+	c := h.enter(t, "vol")
+	for range 100 {
+		c.do(request{command: cmdRead, flags: flagFUA, length: 1}, ok)
+		c.do(request{command: cmdCache, flags: flagFUA, length: 1}, ok)
+	}
+	if e.SyncsNow() {
+		t.Error("reads are taken for syncs")
+	}
+}
+
+// TestALongWriteTookAllOfItsPieces: the counters are told of the whole of it, and not of the last piece.
+func TestALongWriteTookAllOfItsPieces(t *testing.T) {
+	const pause = 20 * time.Millisecond
+	for name, slow := range map[string]bool{"by the loop": false, "by workers": true} {
+		t.Run(name, func(t *testing.T) {
+			h, e := hooked(t, func(nbdtest.Op, int64, int64) error { return nil })
+			if slow {
+				e.WritesAreSlow()
+			}
+			c := h.enter(t, "vol")
+			c.send(request{command: cmdWrite, cookie: 1, length: diskSize}.bytes(make([]byte, diskSize/2)...))
+			time.Sleep(pause)
+			c.send(make([]byte, diskSize/2))
+			c.expect(1, ok)
+			eventually(t, "it is counted", func() bool { return e.Stats().InFlight == 0 })
+			for _, of := range e.Stats().Commands {
+				if of.Name == "write" && of.Seconds < pause.Seconds()/2 {
+					t.Errorf("it took %v s", of.Seconds)
+				}
+			}
+		})
 	}
 }
 

@@ -62,7 +62,7 @@ func (s *session) payload(n int) ([]byte, error) {
 func (s *session) writeLong(r wire.Request) error {
 	var w *whole
 	var failure error
-	piece := r
+	began, piece := s.began, r
 	piece.Flags &^= wire.CmdFlagFUA
 	for off, end := r.Offset, r.Offset+r.Length; off < end; off += piece.Length {
 		piece.Offset, piece.Length = off, cutPiece(off, end)
@@ -81,6 +81,7 @@ func (s *session) writeLong(r wire.Request) error {
 		default:
 			if w == nil {
 				w = s.divide(r)
+				w.began = began
 			}
 			err = s.handWritePiece(w, piece)
 		}
@@ -91,7 +92,9 @@ func (s *session) writeLong(r wire.Request) error {
 	// After a long WRITE there is often another one. Its payload is not moved if it is read to where it is used, and that is not
 	// behind its header.
 	s.apart = true
+	s.began, began = began, s.began // it took since its header was read, and the next did not
 	s.endWrite(r, w, failure)
+	s.began = began
 	return nil
 }
 
