@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	// openSize is the memory for the answers of a batch, or for one piece of a long READ.
-	openSize = 512 << 10
-	openFull = pieceSize
+	// openSize is the memory for one piece of a long READ, batchSize that for small answers: a client that does not read pins no
+	// more of it than it must.
+	openSize  = 512 << 10
+	batchSize = 64 << 10
+	openFull  = pieceSize
 	// pageSize is where copying differs: to a place a little behind that of the source in its page it takes half as long
 	// again, since each load then waits for the store before it.
 	pageSize = 4096
@@ -27,9 +29,13 @@ func (s *session) reserve(n int) []byte {
 	}
 	if s.open == nil {
 		s.out.pace()
-		s.charge(openSize)
+		size := openSize
+		if n <= batchSize/4 {
+			size = batchSize
+		}
+		s.charge(size)
 		p := newParcel()
-		p.memory, p.charge = s.export.memory.get(openSize), openSize
+		p.memory, p.charge = s.export.memory.get(size), size
 		pad := s.pad(n)
 		p.out = p.memory[pad:pad]
 		s.open = p
