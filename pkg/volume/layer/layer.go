@@ -23,7 +23,8 @@ type Layer struct {
 	blocks       *blockMap
 	locks        stripes
 	flushes      flushGroup
-	written      atomic.Bool // the data volume has writes that no flush has covered
+	durable      atomic.Int32 // durable writes in progress
+	written      atomic.Bool  // the data volume has writes that no flush has covered
 	punches      punchList
 	punching     sync.WaitGroup
 	failure      atomic.Pointer[error]
@@ -214,11 +215,19 @@ func (l *Layer) fail(cause error) error {
 	return l.Failed()
 }
 
+// manyDurable is how many durable writes at a time are better served by the Flush that they then share: each synchronous write
+// waits for storage by itself. A single one does not pay for what others have left unsynced.
+const manyDurable = 4
+
 // Write stores p at off, where all blocks are Data. With fua it tells whether the range is durable; if not, a Flush makes
 // it so.
 func (l *Layer) Write(p []byte, off int64, fua bool) (durable bool, err error) {
 	if err := l.Failed(); err != nil {
 		return false, err
+	}
+	if fua {
+		defer l.durable.Add(-1)
+		fua = l.durable.Add(1) < manyDurable
 	}
 	b := off / BlockSize
 	if fua && l.blocks.settled(b, (off+int64(len(p))+BlockSize-1)/BlockSize-b, Data) {
