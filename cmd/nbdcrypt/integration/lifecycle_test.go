@@ -67,10 +67,20 @@ func TestClientsThatMisbehave(t *testing.T) {
 		check(t, err)
 		defer silent.Close()
 	}
-	// A write of 1 MiB of which half arrives.
-	tool(t, "python3", "-c", halfAWrite, d.run+"/nbd.sock")
+	// A short write of which half arrives changes nothing; of a long one, what arrived may be there, in whole units of 4 KiB.
+	tool(t, "python3", "-c", halfAWrite, d.run+"/nbd.sock", "0", "262144", "131072")
+	tool(t, "python3", "-c", halfAWrite, d.run+"/nbd.sock", "1048576", "1048576", "600001")
 	c := dial(t, uri)
 	expect(t, c, make([]byte, 1<<20), 0)
+	got := read(t, c, 1<<20, 1<<20)
+	arrived := 600001 - 600001%4096
+	for at := 0; at < len(got); at += 4096 {
+		unit := string(got[at : at+4096])
+		written := at < arrived && unit == strings.Repeat("x", 4096)
+		if !written && unit != strings.Repeat("\x00", 4096) {
+			t.Fatalf("the unit at %d of the write that broke off is neither old nor new", at)
+		}
+	}
 	write(t, c, noise("vol", 1<<20), 0)
 	check(t, c.Flush())
 	d.stop()
@@ -78,15 +88,16 @@ func TestClientsThatMisbehave(t *testing.T) {
 	expect(t, dial(t, d.attach("vol")), noise("vol", 1<<20), 0)
 }
 
-// halfAWrite speaks NBD just as far as it needs.
+// halfAWrite speaks NBD just as far as it needs: it announces a write (where, how long) and sends the beginning of it.
 const halfAWrite = `
 import socket, struct, sys
+at, length, sent = map(int, sys.argv[2:])
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
 s.recv(18, socket.MSG_WAITALL)
 s.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 1, 3) + b"vol")
 s.recv(10, socket.MSG_WAITALL)
-s.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 1, 1, 0, 1 << 20) + b"x" * (1 << 19))
+s.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 1, 1, at, length) + b"x" * sent)
 `
 
 // asNobody runs the binary as a user without any rights.
