@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 INTEGRATION := cmd/nbdcrypt/integration
 FUZZTIME ?= 2000x
-FUZZTIME_NBD ?= 300000x
+FUZZTIME_NBD ?= 250000x
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -53,7 +53,7 @@ arm64: ## the tests of the assembly for arm64, emulated; on such a machine they 
 	[ "$$(go env GOHOSTARCH)" = arm64 ] || GOARCH=arm64 go test -short -run '^TestDo' -exec 'qemu-aarch64 -cpu cortex-a53' ./pkg/secret
 
 # By number of inputs: a time that ends on an input being shrunk fails go test. The targets of the wire get about 30 seconds each.
-fuzz: ## each fuzz target for a moment (FUZZTIME=2000x, FUZZTIME_NBD=300000x)
+fuzz: ## each fuzz target for a moment (FUZZTIME=2000x, FUZZTIME_NBD=250000x)
 	@packages=$$(go list ./...); mkdir -p bin; \
 	for package in $$packages; do \
 		targets=$$(go test -list '^Fuzz' $$package | sed -n '/^Fuzz/p'); \
