@@ -120,7 +120,8 @@ func (at *site) socket() string {
 
 const tmpfs = "tmpfs"
 
-// fileSystem names the file system of a directory by its type in the mount table.
+// fileSystem names the file system of a directory by its type in the mount table, or by its number in the kernel where the mount is
+// not in the table: that of a chroot's root is not seen inside of it.
 func fileSystem(dir string) (string, error) {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -133,7 +134,14 @@ func fileSystem(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return mountedAt(string(table), real), nil
+	if kind := mountedAt(string(table), real); kind != "" {
+		return kind, nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(real, &fs); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("file system %#x", fs.Type), nil
 }
 
 // mountedAt looks for the mount with the longest path that dir is under, of those the last.
