@@ -138,7 +138,7 @@ type tracee struct {
 	regs                     unix.PtraceRegs
 	words                    []uint64 // regs, then what XSAVE saves, as readWords saw it last
 	kernel, caller, returnTo uint64   // the kernel's address, the stack pointer and the address that it returns to
-	steps                    int      // in the kernel
+	steps                    int      // in assembly since the kernel began
 }
 
 // trace starts the process that makes the call of that number.
@@ -228,7 +228,9 @@ func (p *tracee) step() {
 	p.t.Helper()
 	p.must(unix.PtraceSingleStep(p.pid))
 	p.wait()
-	p.steps++
+	if inAssembly(p.regs.Rip) { // and not in Go's scheduler
+		p.steps++
+	}
 	if p.regs.Rip == p.kernel {
 		p.blank()
 	}
