@@ -25,6 +25,7 @@ var ErrOpen = errors.New("aes256: the message does not authenticate")
 type gcmKeys struct {
 	enc Schedule
 	h   [BlockSize]byte // the key of GHASH, a block of zeros encrypted
+	f   factor          // the same, for multiplying
 }
 
 // A GCM seals and opens messages. It may be used from many goroutines at once, not during Wipe.
@@ -44,6 +45,7 @@ func NewGCM(mem, key []byte) (*GCM, error) {
 	g.keys.enc.Expand((*[KeySize]byte)(key))
 	g.keys.h = [BlockSize]byte{}
 	g.keys.enc.counterMode(g.keys.h[:], g.keys.h[:], new([BlockSize]byte))
+	g.keys.f.set(&g.keys.h)
 	return g, nil
 }
 
@@ -104,9 +106,9 @@ func (g *GCM) check(nonce []byte, sealed, text int) error {
 
 // tag is T = GHASH(A, C, lengths) xor E(J0) (SP 800-38D, 7.1), where J0 is the counter on 1.
 func (g *GCM) tag(dst, nonce, ciphertext, aad []byte) {
-	h := &g.keys.h
-	y := element{}.hash(h, aad).hash(h, ciphertext)
-	y.add(element{uint64(len(aad)) * 8, uint64(len(ciphertext)) * 8}).mul(h).store(dst)
+	f := &g.keys.f
+	y := element{}.hash(f, aad).hash(f, ciphertext)
+	y.add(element{uint64(len(aad)) * 8, uint64(len(ciphertext)) * 8}).mul(f).store(dst)
 	g.keys.enc.counterMode(dst[:Overhead], dst[:Overhead], counter(nonce, 1))
 }
 
