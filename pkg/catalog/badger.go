@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/y"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +45,8 @@ func badgerOptions(dir string, log *badgerLog) badger.Options {
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
 		WithVerifyValueChecksum(true).
-		WithChecksumVerificationMode(options.OnTableAndBlockRead).
+		// Whole tables are read before Badger opens them (precheck).
+		WithChecksumVerificationMode(options.OnBlockRead).
 		// The directory's lock is ours: it has to hold before the copy is made.
 		WithBypassLockGuard(true)
 }
@@ -82,6 +86,21 @@ func stage(txn *badger.Txn, c change) error {
 		return txn.Delete([]byte(c.key))
 	}
 	return txn.Set([]byte(c.key), c.value)
+}
+
+// splits are names that divide the records into about equal parts, two for each processor.
+func (b *badgerBackend) splits() (names []string) {
+	var first []string
+	for _, t := range b.db.Tables() {
+		first = append(first, string(y.ParseKey(t.Left)))
+	}
+	slices.Sort(first)
+	first = slices.Compact(first)
+	parts := 2 * runtime.GOMAXPROCS(0)
+	for i := 1; i < parts && len(first) >= parts; i++ {
+		names = append(names, first[i*len(first)/parts])
+	}
+	return names
 }
 
 // collect gives back the space of value log files that hold mostly what is gone.
@@ -143,7 +162,7 @@ func itemValue(item *badger.Item) (v []byte, err error) {
 }
 
 func recordDamage(key string, err error) error {
-	return fmt.Errorf("%w: record %q: %w", ErrDamaged, key, err)
+	return DamagedRecord{key, err}
 }
 
 func (s badgerSnapshot) scan(prefix, after string, limit int) (pairs []Pair, err error) {
@@ -156,11 +175,55 @@ func (s badgerSnapshot) scan(prefix, after string, limit int) (pairs []Pair, err
 		}
 		v, err := itemValue(item)
 		if err != nil {
-			return nil, err
+			return pairs, err
 		}
 		pairs = append(pairs, Pair{string(item.Key()), v})
 	}
 	return pairs, nil
+}
+
+func (s badgerSnapshot) visit(from string, fn func(key, value []byte) bool) (err error) {
+	it := s.txn.NewIterator(badger.IteratorOptions{})
+	defer it.Close()
+	defer func() {
+		if p := recover(); p != nil {
+			err = recordDamage(string(it.Item().Key()), fmt.Errorf("%v", p))
+		}
+	}()
+	for it.Seek([]byte(from)); it.Valid(); it.Next() {
+		item, more := it.Item(), false
+		err := item.Value(func(value []byte) error {
+			more = fn(item.Key(), value)
+			return nil
+		})
+		if err != nil {
+			return recordDamage(string(item.Key()), err)
+		}
+		if !more {
+			break
+		}
+	}
+	return nil
+}
+
+func (s badgerSnapshot) names(prefix, after string, limit int) (names []string) {
+	it := s.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
+	defer it.Close()
+	for it.Seek([]byte(max(prefix, after))); it.Valid() && len(names) < limit; it.Next() {
+		if key := string(it.Item().Key()); key != after {
+			names = append(names, key)
+		}
+	}
+	return names
+}
+
+func (s badgerSnapshot) count(prefix string) (n int) {
+	it := s.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(prefix)})
+	defer it.Close()
+	for it.Seek([]byte(prefix)); it.Valid(); it.Next() {
+		n++
+	}
+	return n
 }
 
 // badgerLog sends Badger's words to slog at debug level, and remembers the failed syncs among them.

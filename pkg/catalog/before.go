@@ -61,8 +61,8 @@ func (d *lockedDir) resume() error {
 	return d.putBack()
 }
 
-// keepCopy copies the files, durably. They are real copies: Badger cuts a table to nothing before it removes it,
-// which a hard link would feel.
+// keepCopy copies the files, durably. Of a table another name will do: Badger writes one as a whole, never changes it, and removes it
+// (for which it cuts it to nothing first) only in a compaction, of which there is none until the copy has gone.
 func (d *lockedDir) keepCopy() error {
 	if _, err := os.Stat(d.before()); err == nil {
 		return nil
@@ -70,7 +70,7 @@ func (d *lockedDir) keepCopy() error {
 	if err := os.Mkdir(d.half(), 0o700); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	if err := copyFiles(d.path, d.half()); err != nil {
+	if err := copyFiles(d.path, d.half(), linkTable); err != nil {
 		return err
 	}
 	if err := os.Rename(d.half(), d.before()); err != nil {
@@ -79,7 +79,7 @@ func (d *lockedDir) keepCopy() error {
 	return durable.Dir(filepath.Dir(d.path))
 }
 
-// putBack makes the directory what the copy is. The copy stays.
+// putBack makes the directory what the copy is. The copy stays, and shares nothing with it.
 func (d *lockedDir) putBack() error {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
@@ -90,7 +90,7 @@ func (d *lockedDir) putBack() error {
 			return fmt.Errorf("catalog: putting back the copy: %w", err)
 		}
 	}
-	return copyFiles(d.before(), d.path)
+	return copyFiles(d.before(), d.path, copyFile)
 }
 
 // setAside ends an Open that failed: the directory is as it was, and the copy no longer in the way of whoever
@@ -138,6 +138,28 @@ func (d *lockedDir) explain(err error) error {
 	return fmt.Errorf("%w%s; the files of %s are as they were, with a copy in %s", err, cut, d.path, d.damaged())
 }
 
+// dropEmptied removes logs without a byte. Badger cuts a log to nothing before it removes it, and makes one before it gives it a length; where it is
+// killed in between it never opens again. Whether one held what is missed now, the proof tells.
+func (d *lockedDir) dropEmptied() error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		st, err := e.Info()
+		if err == nil && st.Size() == 0 {
+			err = os.Remove(filepath.Join(d.path, e.Name()))
+		}
+		if err != nil {
+			return fmt.Errorf("catalog: %w", err)
+		}
+	}
+	return nil
+}
+
 // reserve sees to it that there is room, and that the logs which Badger has mapped have their blocks.
 func (d *lockedDir) reserve() error {
 	free, err := freeBytes(d.path)
@@ -153,7 +175,7 @@ func (d *lockedDir) reserve() error {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" {
+		if ext := filepath.Ext(e.Name()); ext != ".mem" && ext != ".vlog" || !e.Type().IsRegular() {
 			continue
 		}
 		if err := allocate(filepath.Join(d.path, e.Name())); err != nil {
@@ -189,7 +211,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-func copyFiles(from, to string) error {
+func copyFiles(from, to string, one func(from, to string) error) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return fmt.Errorf("catalog: copy: %w", err)
@@ -198,11 +220,19 @@ func copyFiles(from, to string) error {
 		if !e.Type().IsRegular() {
 			continue
 		}
-		if err := copyFile(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+		if err := one(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
 			return fmt.Errorf("catalog: copy: %w", err)
 		}
 	}
 	return durable.Dir(to)
+}
+
+// linkTable gives a table another name, and copies what is none, or what can't have one there.
+func linkTable(from, to string) error {
+	if filepath.Ext(from) == ".sst" && os.Link(from, to) == nil {
+		return nil
+	}
+	return copyFile(from, to)
 }
 
 // copyFile copies one file and keeps its holes: Badger's logs are mostly that.

@@ -5,6 +5,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -28,17 +29,37 @@ var (
 	ErrClosed = errors.New("catalog: closed")
 )
 
+// DamagedRecord is a value that can't be read. It is ErrDamaged.
+type DamagedRecord struct {
+	Key string
+	Err error
+}
+
+func (d DamagedRecord) Error() string {
+	return fmt.Sprintf("%v: record %q: %v", ErrDamaged, d.Key, d.Err)
+}
+
+// Unwrap makes it ErrDamaged too.
+func (d DamagedRecord) Unwrap() []error { return []error{ErrDamaged, d.Err} }
+
 // Pair is one key with its value. The value belongs to the receiver.
 type Pair struct {
 	Key   string
 	Value []byte
 }
 
-// Reader reads one revision.
+// Reader reads one revision. What View hands out may be used from many goroutines.
 type Reader interface {
 	Get(key string) ([]byte, error)
-	// Scan returns up to limit pairs whose key starts with prefix and sorts after the key after, in order.
+	// Scan returns up to limit pairs whose key starts with prefix and sorts after the key after, in order. Where a value can't
+	// be read it returns the pairs before it, and a DamagedRecord.
 	Scan(prefix, after string, limit int) ([]Pair, error)
+	// GetMany is Scan of these keys, in their order. Those that are absent are left out.
+	GetMany(keys []string) ([]Pair, error)
+	// Names is Scan of the keys alone. It reads no values.
+	Names(prefix, after string, limit int) ([]string, error)
+	// Count tells how many keys start with prefix. It reads no values.
+	Count(prefix string) (int, error)
 }
 
 // Txn is a Reader that sees its own changes.

@@ -107,6 +107,25 @@ func TestKilledCatalogOpensWhole(t *testing.T) {
 	}
 }
 
+// TestKilledWhileBadgerRemovesALog: Badger cuts a log to nothing before it removes it. A kill between the two leaves an empty file, which is no damage; nor is
+// the one that a kill leaves right after a log was made.
+func TestKilledWhileBadgerRemovesALog(t *testing.T) {
+	t.Parallel()
+	all, revision := crashed(t)
+	for _, empty := range []string{"000000.vlog", "000099.vlog", "00000.mem", "00099.mem"} {
+		left := copyOf(all)
+		left[empty] = nil
+		dir := filepath.Join(t.TempDir(), "catalog")
+		writeFiles(t, dir, left)
+		s := openAt(t, dir, revision)
+		wantIntact(t, s)
+		must(t, s.Close())
+		s = openAt(t, dir, revision)
+		wantIntact(t, s)
+		must(t, s.Close())
+	}
+}
+
 // wantRefused opens a damaged catalog twice and wants it refused and left as it was, or opened with everything
 // there. It tells which.
 func wantRefused(t *testing.T, name, how string, all map[string][]byte, revision uint64) (refused bool) {
@@ -141,7 +160,10 @@ func TestTruncatedCatalogIsRefused(t *testing.T) {
 	all, revision := crashed(t)
 	for name, b := range all {
 		n := used(b)
-		cuts := map[string]int{"emptied": 0, "cut to its head": min(24, n), "cut in half": n / 2, "cut by a byte": max(n-1, 0)}
+		cuts := map[string]int{"cut in half": n / 2}
+		if !testing.Short() {
+			cuts["emptied"], cuts["cut to its head"], cuts["cut by a byte"] = 0, min(24, n), max(n-1, 0)
+		}
 		for how, at := range cuts {
 			damaged := copyOf(all)
 			damaged[name] = b[:at]
@@ -171,10 +193,13 @@ func copyOf(all map[string][]byte) map[string][]byte {
 func TestFlippedBitInCatalogIsRefused(t *testing.T) {
 	t.Parallel()
 	all, revision := crashed(t)
-	count := map[bool]int{}
+	count, places, enough := map[bool]int{}, 6, 15
+	if testing.Short() {
+		places, enough = 1, 3
+	}
 	for name, b := range all {
 		n := used(b)
-		for at := 0; at < n; at += max(1, n/6) {
+		for at := 0; at < n; at += max(1, n/places) {
 			damaged := copyOf(all)
 			damaged[name] = bytes.Clone(b)
 			damaged[name][at] ^= 0x10
@@ -182,7 +207,7 @@ func TestFlippedBitInCatalogIsRefused(t *testing.T) {
 		}
 	}
 	t.Logf("refused %d, harmless %d", count[true], count[false])
-	if count[true] < 15 {
+	if count[true] < enough {
 		t.Errorf("only %d flips were refused", count[true])
 	}
 }

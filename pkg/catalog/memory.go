@@ -62,4 +62,35 @@ func (r *revision) scan(prefix, after string, limit int) (pairs []Pair, _ error)
 	return pairs, nil
 }
 
+func (r *revision) names(prefix, after string, limit int) (names []string) {
+	for _, k := range r.keys[sort.SearchStrings(r.keys, max(prefix, after)):] {
+		if !strings.HasPrefix(k, prefix) || len(names) == limit {
+			break
+		}
+		if k > after {
+			names = append(names, k)
+		}
+	}
+	return names
+}
+
+func (r *revision) count(prefix string) (n int) {
+	for _, k := range r.keys[sort.SearchStrings(r.keys, prefix):] {
+		if !strings.HasPrefix(k, prefix) {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+func (r *revision) visit(from string, fn func(key, value []byte) bool) error {
+	for _, k := range r.keys[sort.SearchStrings(r.keys, from):] {
+		if !fn([]byte(k), r.pairs[k]) {
+			break
+		}
+	}
+	return nil
+}
+
 func (r *revision) release() {}

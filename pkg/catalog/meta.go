@@ -3,8 +3,10 @@ package catalog
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
+	"sync"
 )
 
 // The store's own records. Every commit writes the first two kinds.
@@ -79,12 +81,10 @@ func readMeta(s snapshot) (meta, error) {
 // sum is a number of 256 bits, lowest limb first.
 type sum [4]uint64
 
-func pairSum(key string, value []byte) (s sum) {
-	h := sha256.New()
-	_ = binary.Write(h, binary.BigEndian, uint32(len(key)))
-	h.Write([]byte(key))
-	h.Write(value)
-	b := h.Sum(nil)
+// pairSum hashes one pair.
+func pairSum(key, value []byte) (s sum) {
+	text := binary.BigEndian.AppendUint32(make([]byte, 0, 1<<10), uint32(len(key)))
+	b := sha256.Sum256(append(append(text, key...), value...))
 	for i := range s {
 		s[i] = binary.BigEndian.Uint64(b[8*i:])
 	}
@@ -107,12 +107,12 @@ func (s *sum) sub(o sum) {
 
 func (m *meta) enter(key string, value []byte) {
 	m.count++
-	m.sum.add(pairSum(key, value))
+	m.sum.add(pairSum([]byte(key), value))
 }
 
 func (m *meta) strike(key string, value []byte) {
 	m.count--
-	m.sum.sub(pairSum(key, value))
+	m.sum.sub(pairSum([]byte(key), value))
 }
 
 // account adds to a commit what the store keeps about it: the request, the end of the oldest one, the meta record.
@@ -168,30 +168,52 @@ func forget(s snapshot, revision uint64, current string) ([]change, error) {
 	return changes, nil
 }
 
-// verify counts every pair of a snapshot and compares with the account.
-func verify(s snapshot) (meta, error) {
+// verify counts every pair of a snapshot and compares with the account. The splits are names between which there is about as much,
+// so that all processors have something to do.
+func verify(s snapshot, splits []string) (meta, error) {
 	want, err := readMeta(s)
 	if err != nil {
 		return want, err
 	}
+	parts := make([]meta, len(splits)+1)
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i := range parts {
+		from, to := "", ""
+		if i > 0 {
+			from = splits[i-1]
+		}
+		if i < len(splits) {
+			to = splits[i]
+		}
+		all.Go(func() { errs[i] = parts[i].countAll(s, from, to) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return want, err
+	}
 	have := meta{revision: want.revision}
-	for after := ""; ; {
-		pairs, err := s.scan("", after, 256)
-		if err != nil {
-			return want, err
-		}
-		if len(pairs) == 0 {
-			break
-		}
-		for _, p := range pairs {
-			if after = p.Key; p.Key != metaKey {
-				have.enter(p.Key, p.Value)
-			}
-		}
+	for _, part := range parts {
+		have.count += part.count
+		have.sum.add(part.sum)
 	}
 	if have != want {
 		return want, fmt.Errorf("%w: at revision %d it holds %d records where %d were written, or one of them was altered",
 			ErrDamaged, want.revision, have.count, want.count)
 	}
 	return want, nil
+}
+
+// countAll enters what is from one name on and before another; an empty one is the end.
+func (m *meta) countAll(s snapshot, from, to string) error {
+	return s.visit(from, func(key, value []byte) bool {
+		if to != "" && string(key) >= to {
+			return false
+		}
+		if string(key) != metaKey {
+			m.count++
+			m.sum.add(pairSum(key, value))
+		}
+		return true
+	})
 }

@@ -2,11 +2,14 @@ package catalog
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -36,10 +39,8 @@ func precheck(dir string, create bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	}
-	for id := range manifest.Tables {
-		if err := checkTable(table.NewFilename(id, dir)); err != nil {
-			return err
-		}
+	if err := checkTables(dir, manifest); err != nil {
+		return err
 	}
 	// It holds no keys, as Badger encrypts nothing here; where it is damaged Badger speaks of a wrong key.
 	registry := filepath.Join(dir, badger.KeyRegistryFileName)
@@ -88,6 +89,26 @@ func checkUnused(dir string) error {
 		}
 	}
 	return nil
+}
+
+// checkTables reads all tables, on every processor.
+func checkTables(dir string, manifest badger.Manifest) error {
+	next := make(chan string, len(manifest.Tables))
+	for id := range manifest.Tables {
+		next <- table.NewFilename(id, dir)
+	}
+	close(next)
+	errs := make([]error, runtime.GOMAXPROCS(0))
+	var all sync.WaitGroup
+	for i := range errs {
+		all.Go(func() {
+			for path := range next {
+				errs[i] = errors.Join(errs[i], checkTable(path))
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func checkTable(path string) (err error) {

@@ -16,6 +16,10 @@ type change struct {
 type snapshot interface {
 	get(key string) ([]byte, error)
 	scan(prefix, after string, limit int) ([]Pair, error)
+	names(prefix, after string, limit int) []string
+	count(prefix string) int
+	// visit calls fn with each pair from a name on, until it returns false. The bytes are lent.
+	visit(from string, fn func(key, value []byte) bool) error
 	release()
 }
 

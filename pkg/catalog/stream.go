@@ -27,33 +27,25 @@ func (s *store) Export(ctx context.Context, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := writeStream(ctx, w, m.revision, r); err != nil {
+		if err := WriteStream(ctx, w, m.revision, r); err != nil {
 			return fmt.Errorf("catalog: export: %w", err)
 		}
 		return nil
 	})
 }
 
-func writeStream(ctx context.Context, w io.Writer, revision uint64, r Reader) error {
+// WriteStream writes the stream of Export: everything that a Reader has, as of a revision.
+func WriteStream(ctx context.Context, w io.Writer, revision uint64, r Reader) error {
 	h, buf := sha256.New(), bufio.NewWriter(w)
 	out := io.MultiWriter(buf, h)
 	_, _ = out.Write(binary.BigEndian.AppendUint64([]byte(streamMagic), revision))
-	count, after := uint64(0), ""
-	for {
-		pairs, err := r.Scan("", after, 256)
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return err
-		}
-		if len(pairs) == 0 {
-			break
-		}
-		for _, p := range pairs {
-			if err := writePair(out, p); err != nil {
-				return err
-			}
-			after = p.Key
-			count++
-		}
+	count := uint64(0)
+	err := Each(r, "", func(p Pair) error {
+		count++
+		return errors.Join(writePair(out, p), ctx.Err())
+	})
+	if err != nil {
+		return err
 	}
 	_, _ = out.Write(binary.BigEndian.AppendUint64([]byte{0, 0}, count))
 	_, _ = buf.Write(h.Sum(nil))
@@ -78,14 +70,24 @@ func (s *store) Import(ctx context.Context, r io.Reader) error {
 		return err
 	}
 	for first := true; first || len(pairs) > 0; first = false {
-		n := min(MaxOps, len(pairs))
-		batch := pairs[:n]
-		if err := s.importBatch(ctx, revision, batch); err != nil {
+		n := batch(pairs)
+		if err := s.importBatch(ctx, revision, pairs[:n]); err != nil {
 			return fmt.Errorf("catalog: import stopped with %d records to go: %w", len(pairs), err)
 		}
 		pairs = pairs[n:]
 	}
 	return nil
+}
+
+// batch is how many of the pairs go into one commit: as many as an Update's at least, and small ones by the thousand, within half of what
+// Badger takes at once.
+func batch(pairs []Pair) (n int) {
+	for size := 0; n < len(pairs) && n < 1000; n++ {
+		if size += len(pairs[n].Key) + min(len(pairs[n].Value), inlineValue); size > memTable/15 && n >= MaxOps {
+			break
+		}
+	}
+	return n
 }
 
 func (s *store) mustBeEmpty(ctx context.Context) error {

@@ -54,6 +54,43 @@ func (r reader) Scan(prefix, after string, limit int) ([]Pair, error) {
 	return r.snap.scan(prefix, max(after, afterOwn), limit)
 }
 
+// GetMany implements Reader.
+func (r reader) GetMany(keys []string) ([]Pair, error) { return getMany(r, keys) }
+
+func getMany(r Reader, keys []string) (pairs []Pair, _ error) {
+	for _, key := range keys {
+		v, err := r.Get(key)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return pairs, err
+		}
+		pairs = append(pairs, Pair{key, v})
+	}
+	return pairs, nil
+}
+
+// Names implements Reader.
+func (r reader) Names(prefix, after string, limit int) ([]string, error) {
+	if limit <= 0 || strings.HasPrefix(prefix, ownPrefix) {
+		return nil, nil
+	}
+	return r.snap.names(prefix, max(after, afterOwn), limit), nil
+}
+
+// Count implements Reader.
+func (r reader) Count(prefix string) (int, error) {
+	if strings.HasPrefix(prefix, ownPrefix) {
+		return 0, nil
+	}
+	n := r.snap.count(prefix)
+	if prefix == "" {
+		n -= r.snap.count(ownPrefix)
+	}
+	return n, nil
+}
+
 // txn lays the changes of one Update over a snapshot. The first limit that it meets stays with it, so that a
 // function which overlooks the error does not commit half of what it meant.
 type txn struct {
@@ -85,17 +122,61 @@ func (t *txn) Scan(prefix, after string, limit int) ([]Pair, error) {
 	}
 	// Each change hides at most one pair of the snapshot.
 	below, err := t.reader.Scan(prefix, after, limit+len(t.wrote))
-	if err != nil {
+	last, all := "", err == nil
+	var bad DamagedRecord
+	if errors.As(err, &bad) {
+		last = bad.Key
+	} else if err != nil {
 		return nil, err
 	}
 	pairs := slices.DeleteFunc(below, func(p Pair) bool { _, ok := t.wrote[p.Key]; return ok })
 	for k, v := range t.wrote {
-		if v != nil && k > after && strings.HasPrefix(k, prefix) {
+		if v != nil && k > after && (all || k < last) && strings.HasPrefix(k, prefix) {
 			pairs = append(pairs, Pair{k, slices.Clone(v)})
 		}
 	}
 	sort.Slice(pairs, func(i, j int) bool { return pairs[i].Key < pairs[j].Key })
-	return pairs[:min(limit, len(pairs))], nil
+	if len(pairs) >= limit {
+		return pairs[:limit], nil
+	}
+	return pairs, err
+}
+
+// GetMany implements Reader.
+func (t *txn) GetMany(keys []string) ([]Pair, error) { return getMany(t, keys) }
+
+// Names implements Reader over the snapshot and the changes.
+func (t *txn) Names(prefix, after string, limit int) ([]string, error) {
+	names, err := t.reader.Names(prefix, after, limit+len(t.wrote))
+	if err != nil || limit <= 0 {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(k string) bool { _, ok := t.wrote[k]; return ok })
+	for k, v := range t.wrote {
+		if v != nil && k > after && strings.HasPrefix(k, prefix) {
+			names = append(names, k)
+		}
+	}
+	slices.Sort(names)
+	return names[:min(limit, len(names))], nil
+}
+
+// Count implements Reader over the snapshot and the changes.
+func (t *txn) Count(prefix string) (int, error) {
+	n, err := t.reader.Count(prefix)
+	for k, v := range t.wrote {
+		if err != nil || !strings.HasPrefix(k, prefix) {
+			continue
+		}
+		_, below := t.reader.Get(k)
+		switch {
+		case v != nil && errors.Is(below, ErrNotFound):
+			n++
+		case v == nil && !errors.Is(below, ErrNotFound):
+			n--
+		}
+	}
+	return n, err
 }
 
 // Put implements Txn.

@@ -81,3 +81,20 @@ func (u *Unknown) Update(ctx context.Context, request string, fn func(catalog.Tx
 	}
 	return catalog.ErrUnknownOutcome
 }
+
+// Asking decorates a store so that ask is called before every commit; its error is answered in place of the commit, as where the
+// power has gone.
+func Asking(s catalog.Store, ask func() error) catalog.Store { return asking{s, ask} }
+
+type asking struct {
+	catalog.Store
+	ask func() error
+}
+
+// Update implements catalog.Store.
+func (a asking) Update(ctx context.Context, request string, fn func(catalog.Txn) error) error {
+	if err := a.ask(); err != nil {
+		return err
+	}
+	return a.Store.Update(ctx, request, fn)
+}
