@@ -16,89 +16,118 @@ import (
 	"syscall"
 	"time"
 
-	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
 )
 
-// marker is the name under which the program is started as a child.
-const marker = "nbdcrypt-argon2"
+// marker is the name under which the program is started as a child; the word of its operation follows.
+const marker = "nbdcrypt-child"
 
-// KeySize is the length of what Argon2 gives.
-const KeySize = 32
-
-// timeout is far more than parameters within the limits take on a slow machine, swapping.
-const timeout = 2 * time.Minute
-
-var errSlow = fmt.Errorf("it took more than %v", timeout)
-
-// turn lets one child run at a time: each takes as much memory as its parameters say.
-var turn = make(chan struct{}, 1)
+// lastTime is what a child may take to be gone once it was killed. One that hangs in the kernel, as a driver lets it, takes
+// longer, and nobody waits for that.
+const lastTime = 500 * time.Millisecond
 
 // Main does a child's work, where this process is one, and tells so. It has to be the first thing that a program does, and
 // the last where it returns true.
 func Main() bool {
-	if len(os.Args) != 1 || os.Args[0] != marker {
+	if len(os.Args) != 2 || os.Args[0] != marker {
 		return false
 	}
-	serve(0, 1)
+	serve(os.Args[1], 0, 1)
 	return true
 }
 
-// Argon2 is argon2id of a passphrase. The key is the caller's to destroy.
-func Argon2(ctx context.Context, pass *secret.Key, p Params, salt []byte) (*secret.Key, error) {
-	head, err := request{p, salt, pass.Bytes()}.head()
-	if err != nil {
+// errSlow says that an operation took longer than it may.
+type errSlow struct{ limit time.Duration }
+
+func (e errSlow) Error() string { return fmt.Sprintf("it took more than %v", e.limit) }
+
+// outcome is how an operation ended.
+type outcome struct {
+	answer *secret.Key
+	err    error
+}
+
+// run runs a child for an operation, on a request whose parts go there from where they lie. The answer is the caller's to
+// destroy.
+func run(ctx context.Context, op *operation, why secret.Purpose, parts ...[]byte) (*secret.Key, error) {
+	if n := total(parts); n > op.request {
+		return nil, fmt.Errorf("%w: %d bytes, and %s takes %d", errRequest, n, op.word, op.request)
+	}
+	if err := op.enter(ctx); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, op.timeout, errSlow{op.timeout})
+	sent, ended, left := make(chan struct{}), make(chan outcome), make(chan struct{})
+	go func() {
+		defer op.leave()
+		defer cancel()
+		o := ask(ctx, op, why, parts, sent)
+		select {
+		case ended <- o:
+		case <-left:
+			if o.answer != nil {
+				o.answer.Destroy()
+			}
+		}
+	}()
+	<-sent // the parts are the caller's again: a request fits into a pipe, so that writing it waits for nobody
 	select {
-	case turn <- struct{}{}:
+	case o := <-ended:
+		return o.answer, o.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("child: waiting for another one to end: %w", ctx.Err())
 	}
-	defer func() { <-turn }()
-	key, err := secret.Work(KeySize, secret.Purpose{Kind: "derived", For: "opening or making a passphrase slot"})
-	if err != nil {
-		return nil, fmt.Errorf("child: %w", err)
+	select {
+	case o := <-ended:
+		return o.answer, o.err
+	case <-time.After(lastTime):
+		close(left)
+		return nil, context.Cause(ctx)
 	}
-	if err := ask(ctx, head, pass, key); err != nil {
-		key.Destroy()
-		return nil, explain(err, p)
-	}
-	return key, nil
 }
 
 // ask runs a child and waits until it is gone. The thread is held meanwhile: a child is killed when the thread that made
 // it ends (PR_SET_PDEATHSIG).
-func ask(ctx context.Context, head []byte, pass, key *secret.Key) error {
+func ask(ctx context.Context, op *operation, why secret.Purpose, parts [][]byte, sent chan<- struct{}) outcome {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errSlow)
-	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args, cmd.Env, cmd.Dir = []string{marker}, []string{}, "/"
+	cmd.Args, cmd.Env, cmd.Dir = []string{marker, op.word}, []string{}, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, out, err := start(cmd)
 	if err != nil {
-		return err
+		close(sent)
+		return outcome{err: err}
 	}
 	defer out.Close()
 	// A child that died early makes writing fail; how it ended says more than that.
-	_, errHead := in.Write(head)
-	_, errPass := in.Write(pass.Bytes())
-	errIn := errors.Join(errHead, errPass, in.Close())
-	if err = readAnswer(out, key.Bytes()); err == nil {
+	errIn := send(in, parts)
+	close(sent)
+	answer, err := readAnswer(out, op.answer, why)
+	if err == nil {
 		_ = cmd.Process.Kill() // it has nothing left to do, and holds memory and secrets until it is gone
 		_ = cmd.Wait()
-		return nil
+		return outcome{answer: answer}
 	}
 	ended := cmd.Wait()
+	var failed *failure
 	switch {
+	case errors.As(err, &failed): // it said why
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	case ended != nil:
-		return ended
+		err = ended
+	default:
+		err = errors.Join(err, errIn)
 	}
-	return errors.Join(err, errIn)
+	return outcome{err: err}
+}
+
+func send(in *os.File, parts [][]byte) (err error) {
+	for _, p := range parts {
+		_, errPart := in.Write(p)
+		err = errors.Join(err, errPart)
+	}
+	return errors.Join(err, in.Close())
 }
 
 // start starts cmd between two pipes and returns our ends of them. They are given to it as files: anything else would be
@@ -119,21 +148,4 @@ func start(cmd *exec.Cmd) (in, out *os.File, err error) {
 		return nil, nil, errors.Join(err, in.Close(), out.Close())
 	}
 	return in, out, nil
-}
-
-// explain makes a refusal of how a child failed. One that was killed, or gave up allocating, had too little memory.
-func explain(err error, p Params) error {
-	var exit *exec.ExitError
-	need := fmt.Sprintf("%d MiB of memory", p.Memory>>10)
-	switch {
-	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("child: computing argon2: %w", err)
-	case errors.As(err, &exit):
-		return refusal.New(refusal.Failed, "see that "+need+" are free for it (free -m, MemoryMax= of systemd), then try again",
-			"the process that computes argon2 ended early: %w", err)
-	case errors.Is(err, errSlow):
-		return refusal.New(refusal.Failed, "see that "+need+" are free for it, so that it need not swap, then try again",
-			"the process that computes argon2 was stopped: %w", err)
-	}
-	return refusal.New(refusal.Failed, "see what the system's log says of it, then try again", "argon2 could not be computed: %w", err)
 }

@@ -69,7 +69,7 @@ func TestPassphrasesAreBytes(t *testing.T) {
 
 func TestOutsideTheLimits(t *testing.T) {
 	good := Params{1, 64, 4}
-	for what, r := range map[string]request{
+	for what, r := range map[string]argon2Request{
 		"no passphrase":     {good, make([]byte, 16), nil},
 		"long passphrase":   {good, make([]byte, 16), make([]byte, MaxPass+1)},
 		"short salt":        {good, make([]byte, 7), make([]byte, 1)},
@@ -146,7 +146,7 @@ func running() string {
 			var pages, resident int
 			statm, _ := os.ReadFile(proc + "/statm")
 			fmt.Sscan(string(statm), &pages, &resident)
-			if string(name) == marker+"\x00" && resident > 64<<20/os.Getpagesize() {
+			if string(name) == marker+"\x00argon2\x00" && resident > 64<<20/os.Getpagesize() {
 				return proc
 			}
 		}
@@ -262,37 +262,70 @@ func TestFailureIsTold(t *testing.T) {
 	}
 	asked.WriteString("nonsense")
 	asked.Close()
-	b := make([]byte, maxRequest)
+	b := make([]byte, argon2Operation.request)
 	n, err := readAll(int(in.Fd()), b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, bad := parse(b[:n])
-	if err := writeAll(int(out.Fd()), append([]byte{answerWhy}, bad.Error()...)); err != nil {
+	_, bad := parseArgon2(b[:n])
+	if err := writeAll(int(out.Fd()), append([]byte{7}, bad.Error()...)); err != nil {
 		t.Fatal(err)
 	}
 	out.Close()
-	if err := readAnswer(answers, make([]byte, KeySize)); err == nil || !strings.Contains(err.Error(), "no request") {
+	if _, err := readAnswer(answers, KeySize, secret.Purpose{}); classOf(err) != 7 || !strings.Contains(err.Error(), "no request") {
 		t.Error(err)
 	}
-	for _, short := range []string{"", "\x00", "\x00short"} {
-		if readAnswer(strings.NewReader(short), make([]byte, KeySize)) == nil {
+	for _, short := range []string{"", "\x00", "\x00\x00\x00\x00\x06short", "\x00\x00\x00\x00\x00", "\x00\x00\x00\x00\x21" + strings.Repeat("x", 33)} {
+		if _, err := readAnswer(strings.NewReader(short), KeySize, secret.Purpose{}); err == nil {
 			t.Errorf("%q is an answer", short)
 		}
+	}
+	if n := secret.Unwiped(); n != 0 {
+		t.Errorf("%d bytes are not wiped", n)
+	}
+}
+
+// A child that hangs in the kernel holds nobody up: what was asked for ends without it, and its answer, where one comes, is
+// wiped.
+func TestHungChildIsLeft(t *testing.T) {
+	hung := &operation{word: "none of the operations", request: 1, answer: 1, timeout: time.Minute}
+	if _, err := run(t.Context(), hung, secret.Purpose{}, []byte{0}); classOf(err) != classFailed || !strings.Contains(err.Error(), "no operation") {
+		t.Errorf("an unknown operation: %v", err)
+	}
+	if _, err := run(t.Context(), hung, secret.Purpose{}, make([]byte, 2)); !errors.Is(err, errRequest) {
+		t.Errorf("a long request: %v", err)
+	}
+	slow := *argon2Operation
+	slow.timeout = 50 * time.Millisecond
+	head, err := argon2Request{long, make([]byte, 16), []byte("x")}.head()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	_, err = run(t.Context(), &slow, secret.Purpose{}, head, []byte("x"))
+	if !errors.As(err, &errSlow{}) || time.Since(began) > 2*time.Second {
+		t.Errorf("after %v: %v", time.Since(began), err)
+	}
+}
+
+// A device that is no TPM is told before it is opened.
+func TestDeviceThatIsNoTPM(t *testing.T) {
+	if _, err := openTPM("/dev/null"); classOf(err) != classGone || !strings.Contains(err.Error(), "not that of a TPM") {
+		t.Errorf("/dev/null: %v", err)
 	}
 }
 
 func FuzzRequest(f *testing.F) {
-	r := request{Params{3, 256 << 10, 4}, make([]byte, 16), []byte("correct horse")}
+	r := argon2Request{Params{3, 256 << 10, 4}, make([]byte, 16), []byte("correct horse")}
 	head, err := r.head()
 	if err != nil {
 		f.Fatal("no seed", err)
 	}
 	f.Add(append(head, r.pass...))
 	f.Add(head)
-	f.Add([]byte(magic))
+	f.Add([]byte(argon2Magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := parse(b)
+		r, err := parseArgon2(b)
 		if err != nil {
 			return
 		}

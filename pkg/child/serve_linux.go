@@ -1,26 +1,23 @@
 package child
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
-	"runtime"
 
-	"golang.org/x/crypto/argon2"
 	"golang.org/x/sys/unix"
 
 	"nbdcrypt/pkg/secret"
 )
 
-var work = secret.Purpose{Kind: "child", For: "one argon2"}
-
 // serve is the child: a request from in, an answer to out.
-func serve(in, out int) {
+func serve(word string, in, out int) {
 	err := hide()
 	if err == nil {
-		err = answer(in, out)
+		err = answer(word, in, out)
 	}
 	if err != nil {
-		_ = writeAll(out, append([]byte{answerWhy}, err.Error()...))
+		_ = writeAll(out, append([]byte{max(classFailed, classOf(err))}, err.Error()...))
 	}
 }
 
@@ -47,27 +44,27 @@ func lockAll() {
 	}
 }
 
-func answer(in, out int) error {
-	mem, err := secret.Work(maxRequest+1+1+KeySize, work)
+func answer(word string, in, out int) error {
+	op, err := operationOf(word)
+	if err != nil {
+		return err
+	}
+	mem, err := secret.Work(op.request+1+answerHead+op.answer, secret.Purpose{Kind: "child", For: "one " + op.word})
 	if err != nil {
 		return err
 	}
 	defer mem.Destroy()
-	b, result := mem.Bytes()[:maxRequest+1], mem.Bytes()[maxRequest+1:]
-	n, err := readAll(in, b)
+	request, result := mem.Bytes()[:op.request+1], mem.Bytes()[op.request+1:]
+	n, err := readAll(in, request)
 	if err != nil {
 		return err
 	}
-	r, err := parse(b[:n])
-	if err != nil {
+	if n, err = op.do(request[:n], result[answerHead:]); err != nil {
 		return err
 	}
-	runtime.GOMAXPROCS(min(runtime.NumCPU(), int(r.Lanes)))
-	key := argon2.IDKey(r.pass, r.salt, r.Time, r.Memory, uint8(r.Lanes), KeySize)
-	result[0] = answerKey
-	copy(result[1:], key)
-	clear(key)
-	return writeAll(out, result)
+	result[0] = answerResult
+	binary.BigEndian.PutUint32(result[1:], uint32(n))
+	return writeAll(out, result[:answerHead+n])
 }
 
 // readAll fills b until the end of what comes, or until it is full, which is longer than any request.
