@@ -1,6 +1,6 @@
-// Package audit is the log of every verb, refusals too, chained by hashes: an edit, a dropped, added or reordered
-// line, and an end that was cut below what the catalog saw are found. It does not keep whoever may write both log
-// and catalog from writing a new history.
+// Package audit is the log of every verb, refusals too, chained by hashes, whose head is kept under a key: an edit, a dropped, added or
+// reordered line, an end that was cut, and a history that somebody without the key has written anew are found. A log that was
+// put back together with everything else is found only by a head that was kept elsewhere.
 package audit
 
 import (
@@ -15,8 +15,21 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"nbdcrypt/pkg/audit/chain"
 	"nbdcrypt/pkg/durable"
 	"nbdcrypt/pkg/refusal"
+)
+
+// Record and Head are the chain's, Outcomes too.
+type (
+	Record = chain.Record
+	Head   = chain.Head
+)
+
+// Outcomes of a verb.
+const (
+	OK      = chain.OK
+	Refused = chain.Refused
 )
 
 // TornFile is where unsynced ends of the log are kept, in the log's folder.
@@ -26,8 +39,11 @@ const TornFile = "audit.torn"
 type file interface {
 	WriteAt(p []byte, off int64) (int, error)
 	Truncate(size int64) error
+	// Reserve takes space for n bytes from off on, without making the file longer.
+	Reserve(off, n int64) error
 	// Sync makes what was written durable.
 	Sync() error
+	Stat() (os.FileInfo, error)
 	Close() error
 }
 
@@ -35,6 +51,15 @@ type file interface {
 type dataFile struct{ *os.File }
 
 func (f dataFile) Sync() error { return durable.Data(f.File) }
+
+// Reserve knows no better where the file system can't reserve.
+func (f dataFile) Reserve(off, n int64) error {
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
 
 // Clock tells the time of a record.
 type Clock interface{ Now() time.Time }
@@ -44,25 +69,33 @@ type Config struct {
 	Path  string
 	Store uuid.UUID
 	Clock Clock
+	// MAC authenticates the head under a key of the store's.
+	MAC MAC
+	// HeadFailed is told where the head could not be written. Records are as good as before.
+	HeadFailed func(error)
 	// Create allows a log to be made. Without it a log that is missing is damage.
 	Create bool
 }
 
 // Log is an open log. Records are synced in groups: whoever comes while a sync is under way shares the next one.
 type Log struct {
-	path  string
-	store uuid.UUID
-	clock Clock
-	f     file
+	c Config
+	f file
+
+	// io is held by who writes the file or its head, and by who holds both against memory.
+	io   sync.Mutex
+	head *headFile // nil until there is one
 
 	mu sync.Mutex
 	// durable is the chain as it lies on the disk, next the one that the records in the group continue.
-	durable, next chain
+	durable, next chain.End
 	group         *group
 	flushing      bool
 	failed        error
 	// missed is how many records could not be written since the last that was: the next one says so first.
 	missed int
+	// news is closed and replaced when records became durable.
+	news chan struct{}
 }
 
 // group is some records that are written and synced together.
@@ -85,10 +118,10 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	}
 	f, err := os.OpenFile(c.Path, flags, 0o600)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the audit log is missing: %w", err)
+		return nil, refusal.New(refusal.Damaged, chain.Advice, "the audit log is missing: %w", err)
 	}
 	if errors.Is(err, unix.EISDIR) {
-		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the audit log is no file: %w", err)
+		return nil, refusal.New(refusal.Damaged, chain.Advice, "the audit log is no file: %w", err)
 	}
 	if err != nil {
 		return nil, refusal.New(refusal.Failed, "see that the daemon's user may read and write it", "the audit log can't be opened: %w", err)
@@ -101,29 +134,56 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 }
 
 func load(ctx context.Context, c Config, f *os.File) (*Log, error) {
-	read, err := walk(f, c.Store, func(Record) error { return ctx.Err() })
+	head, err := openHead(c)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{path: c.Path, store: c.Store, clock: c.Clock, f: dataFile{f}, durable: read, next: read, group: newGroup()}
+	read, err := readAll(ctx, c, f, head)
+	if err != nil {
+		return nil, errors.Join(err, head.close())
+	}
+	l := &Log{c: c, f: dataFile{f}, head: head, durable: read, next: read, group: newGroup(), news: make(chan struct{})}
 	if err := durable.Dir(filepath.Dir(c.Path)); err != nil {
 		return nil, err
 	}
-	if len(read.torn) == 0 {
+	if head == nil && c.Create {
+		if err := l.makeHead(); err != nil {
+			return nil, err
+		}
+	}
+	if len(read.Torn) == 0 {
 		return l, nil
 	}
 	return l, l.dropTorn(ctx)
 }
 
+// readAll reads the log as a start does, and holds it against its head, if there is one.
+func readAll(ctx context.Context, c Config, f *os.File, head *headFile) (chain.End, error) {
+	end, check := chain.Begin(chain.Genesis(c.Store)), chain.NewWitnesses()
+	if head != nil {
+		check.Add(head.last, HeadFile)
+	}
+	err := end.Walk(f, func(e chain.Entry) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return check.Visit(e.Link)
+	})
+	if err != nil {
+		return end, err
+	}
+	return end, check.End(end.Head)
+}
+
 // dropTorn moves the unsynced end away. Nobody got an answer for it.
 func (l *Log) dropTorn(ctx context.Context) error {
-	torn := l.durable.torn
-	l.durable.torn, l.next.torn = nil, nil
-	beside := filepath.Join(filepath.Dir(l.path), TornFile)
+	torn := l.durable.Torn
+	l.durable.Torn, l.next.Torn = nil, nil
+	beside := filepath.Join(filepath.Dir(l.c.Path), TornFile)
 	if err := keepTorn(beside, torn); err != nil {
 		return err
 	}
-	if err := l.f.Truncate(l.durable.size); err != nil {
+	if err := l.f.Truncate(l.durable.Size); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
 	_, err := l.Append(ctx, Record{
@@ -171,7 +231,7 @@ func (l *Log) enter(rec *Record) (g *group, leader bool, err error) {
 		return nil, false, l.failed
 	}
 	if l.missed > 0 {
-		err = l.chain(&Record{Verb: "audit.missed", Outcome: OK, Catalog: l.next.revision,
+		err = l.chain(&Record{Verb: "audit.missed", Outcome: OK, Catalog: l.next.Revision,
 			Message: fmt.Sprintf("%d records before this one could not be written", l.missed)}, l.missed)
 	}
 	if err == nil {
@@ -188,15 +248,15 @@ func (l *Log) enter(rec *Record) (g *group, leader bool, err error) {
 
 // chain puts a record into the group; it stands for so many.
 func (l *Log) chain(rec *Record, records int) error {
-	rec.Seq, rec.Prev, rec.Time = l.next.head.Seq+1, l.next.head.Hash, l.clock.Now()
-	line, err := encode(rec)
+	rec.Seq, rec.Prev, rec.Time = l.next.Head.Seq+1, l.next.Head.Hash, l.c.Clock.Now()
+	line, err := chain.Encode(rec)
 	if err != nil {
 		return err
 	}
 	line = append(line, '\n')
-	l.next.head = Head{rec.Seq, rec.Hash}
-	l.next.revision = max(l.next.revision, rec.Catalog)
-	l.next.size += int64(len(line))
+	l.next.Head, l.next.Time = Head{Seq: rec.Seq, Hash: rec.Hash}, rec.Time
+	l.next.Revision = max(l.next.Revision, rec.Catalog)
+	l.next.Size += int64(len(line))
 	l.group.lines = append(l.group.lines, line...)
 	l.group.records += records
 	return nil
@@ -206,7 +266,7 @@ func (l *Log) chain(rec *Record, records int) error {
 func (l *Log) flush() {
 	for {
 		l.mu.Lock()
-		g, at, after := l.group, l.durable.size, l.next
+		g, at, after := l.group, l.durable.Size, l.next
 		if len(g.lines) == 0 {
 			l.flushing = false
 			l.mu.Unlock()
@@ -214,8 +274,18 @@ func (l *Log) flush() {
 		}
 		l.group = newGroup()
 		l.mu.Unlock()
-		err, lost := l.write(g.lines, at)
-		l.finish(g, after, err, lost)
+		l.put(g, at, after)
+	}
+}
+
+// put writes a group and then the head, which is no reason to keep anybody waiting.
+func (l *Log) put(g *group, at int64, after chain.End) {
+	l.io.Lock()
+	defer l.io.Unlock()
+	err, lost := l.write(g.lines, at)
+	l.finish(g, after, err, lost)
+	if err == nil {
+		l.writeHead(after.Head)
 	}
 }
 
@@ -232,13 +302,15 @@ func (l *Log) write(lines []byte, at int64) (err error, lost bool) {
 }
 
 // finish tells the group how it went. Those who have chained themselves to a group that failed fail with it.
-func (l *Log) finish(g *group, after chain, err error, lost bool) {
+func (l *Log) finish(g *group, after chain.End, err error, lost bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g.err = err
 	close(g.done)
 	if err == nil {
 		l.durable = after
+		close(l.news)
+		l.news = make(chan struct{})
 		return
 	}
 	l.group.err = err
@@ -251,19 +323,41 @@ func (l *Log) finish(g *group, after chain, err error, lost bool) {
 	}
 }
 
+// readyRoom is what Ready makes sure of.
+const readyRoom = chain.MaxLine
+
+// Ready tells whether the log can take a record now. Space is reserved for it, so that the disk's being full is known before
+// something is done that has to be recorded.
+func (l *Log) Ready() error {
+	l.mu.Lock()
+	failed, at := l.failed, l.next.Size
+	l.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	if err := l.f.Reserve(at, readyRoom); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	return nil
+}
+
 // Head is the last record that is durable.
 func (l *Log) Head() Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.durable.head
+	return l.durable.Head
 }
 
 // Revision is the highest catalog revision that a durable record names.
 func (l *Log) Revision() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.durable.revision
+	return l.durable.Revision
 }
 
-// Close closes the file. No Append may be under way.
-func (l *Log) Close() error { return l.f.Close() }
+// Close closes the files. No Append may be under way.
+func (l *Log) Close() error {
+	l.io.Lock()
+	defer l.io.Unlock()
+	return errors.Join(l.f.Close(), l.head.close())
+}

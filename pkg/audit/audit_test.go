@@ -2,6 +2,8 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"nbdcrypt/pkg/audit"
+	"nbdcrypt/pkg/audit/chain"
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/refusal"
@@ -21,7 +24,26 @@ import (
 var store = uuid.MustParse("6f1c0000-1111-4222-8333-444455556666")
 
 func config(path string, create bool) audit.Config {
-	return audit.Config{Path: path, Store: store, Clock: clock.NewFake(time.Unix(1e9, 0)), Create: create}
+	return audit.Config{Path: path, Store: store, Clock: clock.NewFake(time.Unix(1e9, 0)), Create: create, MAC: underKey("ours")}
+}
+
+// underKey authenticates heads under a key.
+func underKey(key string) audit.MAC {
+	return func(message []byte) ([]byte, error) {
+		h := hmac.New(sha256.New, []byte(key))
+		h.Write(message)
+		return h.Sum(nil), nil
+	}
+}
+
+// verify reads a log as somebody who has nothing but the file.
+func verify(t *testing.T, path string) (audit.Head, int, error) {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	end, err := chain.Verify(t.Context(), f, chain.Genesis(store), chain.NewWitnesses(), func(int64) {})
+	return end.Head, len(end.Torn), err
 }
 
 func must(t *testing.T, err error) {
@@ -73,7 +95,7 @@ func TestChainIsContinuedAfterReopening(t *testing.T) {
 	if rec.Seq != 4 || rec.Hash != l.Head().Hash || l.Revision() != 12 {
 		t.Errorf("record %+v, head %+v, revision %d", rec, l.Head(), l.Revision())
 	}
-	head, torn, err := audit.Verify(t.Context(), path, store)
+	head, torn, err := verify(t, path)
 	if err != nil || torn != 0 || head != l.Head() {
 		t.Errorf("Verify: %+v, %d, %v", head, torn, err)
 	}
@@ -93,7 +115,7 @@ func tampered(t *testing.T, name string, b []byte, line int) {
 		if r == nil || r.Code != refusal.Damaged || r.Hint == "" || !strings.Contains(r.Message, fmt.Sprintf("line %d:", line)) {
 			t.Errorf("opening gives %v, want damage in line %d", err, line)
 		}
-		if _, _, err := audit.Verify(t.Context(), path, store); refusal.CodeOf(err) != refusal.Damaged {
+		if _, _, err := verify(t, path); refusal.CodeOf(err) != refusal.Damaged {
 			t.Errorf("Verify gives %v", err)
 		}
 		if !bytes.Equal(read(t, path), b) {
@@ -126,7 +148,7 @@ func TestRuleC18_EveryFlippedBitIsFound(t *testing.T) {
 		bad := bytes.Clone(whole)
 		bad[i] ^= 1
 		must(t, os.WriteFile(path, bad, 0o600))
-		if _, _, err := audit.Verify(t.Context(), path, store); refusal.CodeOf(err) != refusal.Damaged {
+		if _, _, err := verify(t, path); refusal.CodeOf(err) != refusal.Damaged {
 			t.Fatalf("byte %d flipped: %v", i, err)
 		}
 	}
@@ -156,6 +178,7 @@ func TestUnsyncedLastLineIsMovedAway(t *testing.T) {
 	for cut := 1; cut <= len(lines[2])-1; cut += 37 {
 		must(t, os.WriteFile(path, whole[:len(whole)-cut], 0o600))
 		must(t, os.RemoveAll(torn))
+		must(t, os.Remove(filepath.Join(filepath.Dir(path), audit.HeadFile))) // which was written after the sync
 		l := open(t, path)
 		if l.Head().Seq != 3 || l.Revision() != 11 {
 			t.Fatalf("cut %d: head %+v, revision %d", cut, l.Head(), l.Revision())
@@ -190,7 +213,7 @@ func TestConcurrentAppends(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	head, _, err := audit.Verify(t.Context(), path, store)
+	head, _, err := verify(t, path)
 	if err != nil || head.Seq != 160 || head != l.Head() {
 		t.Errorf("head %+v, %v", head, err)
 	}
@@ -212,6 +235,7 @@ func TestRuleC18_CutBelowWhatTheCatalogSaw(t *testing.T) {
 	must(t, l.CheckHead(t.Context(), s))
 	must(t, l.Close())
 	must(t, os.WriteFile(path, bytes.Join(lines[:2], nil), 0o600))
+	must(t, os.Remove(filepath.Join(filepath.Dir(path), audit.HeadFile)))
 	l = open(t, path)
 	if err := l.CheckHead(t.Context(), s); refusal.CodeOf(err) != refusal.Damaged {
 		t.Errorf("a log that was cut gives %v", err)
