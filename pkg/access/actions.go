@@ -17,14 +17,52 @@ const (
 	KeyShow
 	KeyEnable
 	KeyDisable
+	KeyUpdate
+	KeyScheduleDeletion
+	KeyCancelDeletion
+	KeyDelete
+	KeyUses
+	KeyPredict
+	KeyRotate
+	KeySetRotation
+	KeyRewrap
+	KeyPrepareImport
+	KeyImport
+	KeyDeleteMaterial
+	ClockShow
+	ClockAccept
 	DiskCreate
 	DiskList
 	DiskShow
 	DiskExtend
+	DiskRewrap
+	DiskRekey
 	DiskDelete
 	DiskEscrow
+	DiskExport
 	DiskAttach
 	DiskDetach
+	SnapshotCreate
+	SnapshotList
+	SnapshotShow
+	DiskRollback
+	SnapshotDelete
+	ImageCreate
+	ImageCopy
+	ImageList
+	ImageShow
+	ImageDelete
+	BackupCreate
+	BackupList
+	BackupShow
+	BackupVerify
+	BackupExport
+	BackupOffer
+	BackupImport
+	BackupDelete
+	BackupPrune
+	BackupKeyShow
+	BackupRestore
 	CheckRun
 	JobList
 	JobShow
@@ -33,52 +71,157 @@ const (
 	RootLock
 	SlotList
 	SlotAdd
+	SlotReseal
 	SlotRemove
+	RecoveryCreate
+	RecoveryOpen
+	RecoveryVerify
 	RoleGrant
 	RoleList
 	RoleRevoke
+	ProjectCreate
+	ProjectList
+	ProjectShow
+	ProjectSet
+	ProjectDelete
+	KeyGrantCreate
+	KeyGrantList
+	KeyGrantRevoke
+	KeyGrantRetire
+	StoreShow
+	AuditList
+	AuditVerify
+	AuditHead
 )
 
-// rule says what an action is called and which of the roles allow it; any one does.
+// rule says what an action is called and who may do it.
 type rule struct {
-	verb   string
-	roles  []Role
+	verb string
+	// roles allow it, any one of them, in the project that the call is about.
+	roles []Role
+	// grant is the operation of a key grant that allows it too, for what is under that key.
+	grant Operation
+	// store tells what is about the whole store: its roles are those in the project default, whatever project a call names.
+	store bool
+	// overseers tells that those who see the whole store may do it in each project.
+	overseers bool
+	// anyone in a project may do it, and everybody in the project default, which everybody knows.
 	anyone bool
 }
+
+// What several rules share.
+var (
+	everyRole = []Role{User, SecurityAdmin, Auditor}
+	overseers = []Role{SecurityAdmin, Auditor}
+	users     = []Role{User}
+	admins    = []Role{SecurityAdmin}
+)
 
 // rules is the whole policy (rule C17: administering keys and using data are separate roles). A key's material in
 // clear, which escrow hands out, is data: a security administrator must not get it.
 var rules = map[Action]rule{
-	StatusShow:  {"see the status", []Role{User, SecurityAdmin, Auditor}, true},
-	MetricsShow: {"see the metrics", []Role{User, SecurityAdmin, Auditor}, false},
-	GrantCreate: {"grant the key store's rights", []Role{SecurityAdmin}, false},
-	GrantList:   {"list grants", []Role{User, SecurityAdmin, Auditor}, false},
-	GrantRevoke: {"revoke the key store's rights", []Role{SecurityAdmin}, false},
-	KeyCreate:   {"create keys", []Role{User, SecurityAdmin}, false},
-	KeyList:     {"list keys", []Role{User, SecurityAdmin, Auditor}, false},
-	KeyShow:     {"see keys", []Role{User, SecurityAdmin, Auditor}, false},
-	KeyEnable:   {"enable keys", []Role{SecurityAdmin}, false},
-	KeyDisable:  {"disable keys", []Role{SecurityAdmin}, false},
-	DiskCreate:  {"create disks", []Role{User}, false},
-	DiskList:    {"list disks", []Role{User, SecurityAdmin, Auditor}, false},
-	DiskShow:    {"see disks", []Role{User, SecurityAdmin, Auditor}, false},
-	DiskExtend:  {"extend disks", []Role{User}, false},
-	DiskDelete:  {"delete disks", []Role{User}, false},
-	DiskEscrow:  {"take a disk's keys into escrow", []Role{User}, false},
-	DiskAttach:  {"attach disks", []Role{User}, false},
-	DiskDetach:  {"detach disks", []Role{User}, false},
-	CheckRun:    {"check for damage", []Role{User, SecurityAdmin, Auditor}, false},
-	JobList:     {"list jobs", []Role{User, SecurityAdmin, Auditor}, false},
-	JobShow:     {"see jobs", []Role{User, SecurityAdmin, Auditor}, false},
-	JobCancel:   {"cancel jobs", []Role{User, SecurityAdmin}, false},
-	RootUnlock:  {"unlock the root key", []Role{SecurityAdmin}, false},
-	RootLock:    {"lock the root key", []Role{SecurityAdmin}, false},
-	SlotList:    {"list the root key's slots", []Role{SecurityAdmin}, false},
-	SlotAdd:     {"add a slot to the root key", []Role{SecurityAdmin}, false},
-	SlotRemove:  {"remove a slot of the root key", []Role{SecurityAdmin}, false},
-	RoleGrant:   {"grant roles", []Role{SecurityAdmin}, false},
-	RoleList:    {"list roles", []Role{SecurityAdmin, Auditor}, false},
-	RoleRevoke:  {"revoke roles", []Role{SecurityAdmin}, false},
+	StatusShow:  {verb: "see the status", anyone: true},
+	MetricsShow: {verb: "see the metrics", roles: everyRole},
+	GrantCreate: {verb: "grant the key store's rights", roles: admins},
+	GrantList:   {verb: "list grants", roles: everyRole},
+	GrantRevoke: {verb: "revoke the key store's rights", roles: admins},
+	KeyCreate:   {verb: "create keys", roles: []Role{User, SecurityAdmin}},
+	KeyList:     {verb: "list keys", roles: everyRole, grant: Describe},
+	KeyShow:     {verb: "see keys", roles: everyRole, grant: Describe},
+	KeyEnable:   {verb: "enable keys", roles: admins},
+	KeyDisable:  {verb: "disable keys", roles: admins},
+	KeyUpdate:   {verb: "change keys", roles: admins},
+	KeyUses:     {verb: "see what keys are used by", roles: everyRole, grant: Describe},
+	// Who may do what is tried out may try it out.
+	KeyPredict:          {verb: "try out what is done to keys", roles: admins},
+	KeyScheduleDeletion: {verb: "schedule the deletion of keys", roles: admins},
+	KeyCancelDeletion:   {verb: "cancel the deletion of keys", roles: admins},
+	KeyDelete:           {verb: "delete keys", roles: admins},
+	KeyRotate:           {verb: "rotate keys", roles: admins},
+	KeySetRotation:      {verb: "set the rotation of keys", roles: admins},
+	// Which key data is under shows nothing of it, so that who keeps keys in order may change it too.
+	KeyRewrap:         {verb: "re-wrap all disks under a key", roles: []Role{User, SecurityAdmin}},
+	KeyPrepareImport:  {verb: "prepare the import of key material", roles: admins},
+	KeyImport:         {verb: "import key material", roles: admins},
+	KeyDeleteMaterial: {verb: "delete imported key material", roles: admins},
+	ClockShow:         {verb: "see the clock", roles: everyRole},
+	ClockAccept:       {verb: "accept the clock", roles: admins, store: true},
+
+	DiskCreate: {verb: "create disks", roles: users, grant: Encrypt},
+	DiskList:   {verb: "list disks", roles: everyRole, grant: Decrypt},
+	DiskShow:   {verb: "see disks", roles: everyRole, grant: Decrypt},
+	DiskExtend: {verb: "extend disks", roles: users},
+	DiskRewrap: {verb: "put disks under another key", roles: []Role{User, SecurityAdmin}, grant: Decrypt},
+	// All of the data is read and written, as by who attaches the disk.
+	DiskRekey:  {verb: "give disks another data key", roles: users},
+	DiskDelete: {verb: "delete disks", roles: users},
+	// What leaves is a key of its own and all of the data under it: nothing less than escrow.
+	DiskExport:     {verb: "export a disk with a key to it", roles: users},
+	DiskEscrow:     {verb: "take a disk's keys into escrow", roles: users},
+	DiskAttach:     {verb: "attach disks", roles: users, grant: Decrypt},
+	DiskDetach:     {verb: "detach disks", roles: users, grant: Decrypt},
+	SnapshotCreate: {verb: "create snapshots", roles: users},
+	SnapshotList:   {verb: "list snapshots", roles: everyRole, grant: Decrypt},
+	SnapshotShow:   {verb: "see snapshots", roles: everyRole, grant: Decrypt},
+	// What was written since is lost, as in a deletion.
+	DiskRollback:   {verb: "roll disks back", roles: users},
+	SnapshotDelete: {verb: "delete snapshots", roles: users},
+	// A copy may be plain, so that it takes who may read the data: as with disks.
+	ImageCreate: {verb: "create images", roles: users},
+	ImageCopy:   {verb: "copy images", roles: users},
+	ImageList:   {verb: "list images", roles: everyRole, grant: Decrypt},
+	ImageShow:   {verb: "see images", roles: everyRole, grant: Decrypt},
+	ImageDelete: {verb: "delete images", roles: users},
+
+	BackupCreate: {verb: "create backups", roles: users},
+	BackupList:   {verb: "list backups", roles: everyRole},
+	BackupShow:   {verb: "see backups", roles: everyRole},
+	BackupVerify: {verb: "verify backups", roles: everyRole},
+	BackupExport: {verb: "export backups", roles: users},
+	BackupOffer:  {verb: "ask what is there of a backup", roles: users},
+	BackupImport: {verb: "import backups", roles: users},
+	BackupDelete: {verb: "delete backups", roles: users},
+	BackupPrune:  {verb: "prune backups", roles: users},
+	// It is public: with it others verify.
+	BackupKeyShow: {verb: "see the public key of backups", roles: everyRole},
+	// Asked beside DiskCreate: a grant of a key alone does not let its holder read what others had backed up.
+	BackupRestore: {verb: "make disks of backups", roles: users},
+	CheckRun:      {verb: "check for damage", roles: everyRole},
+	JobList:       {verb: "list jobs", roles: everyRole},
+	JobShow:       {verb: "see jobs", roles: everyRole, grant: AnyOperation},
+	JobCancel:     {verb: "cancel jobs", roles: []Role{User, SecurityAdmin}, grant: AnyOperation},
+	RootUnlock:    {verb: "unlock the root key", roles: admins, store: true},
+	RootLock:      {verb: "lock the root key", roles: admins, store: true},
+	SlotList:      {verb: "list the root key's slots", roles: admins, store: true},
+	SlotAdd:       {verb: "add a slot to the root key", roles: admins, store: true},
+	SlotReseal:    {verb: "seal a slot of the root key anew", roles: admins, store: true},
+	SlotRemove:    {verb: "remove a slot of the root key", roles: admins, store: true},
+	// A kit opens no more than a passphrase of the administrator's own would.
+	RecoveryCreate: {verb: "create a recovery kit", roles: admins, store: true},
+	RecoveryOpen:   {verb: "open the root key by a recovery kit", roles: admins, store: true},
+	RecoveryVerify: {verb: "verify a recovery kit", roles: admins, store: true},
+
+	RoleGrant:  {verb: "grant roles", roles: admins},
+	RoleList:   {verb: "list roles", roles: overseers},
+	RoleRevoke: {verb: "revoke roles", roles: admins},
+
+	ProjectCreate: {verb: "create projects", roles: admins, store: true},
+	ProjectList:   {verb: "list projects", anyone: true, store: true},
+	ProjectShow:   {verb: "see the project", roles: everyRole, overseers: true},
+	ProjectSet:    {verb: "change the project", roles: admins},
+	ProjectDelete: {verb: "delete projects", roles: admins, store: true},
+
+	// Status, checks and metrics of all projects, and which projects there are.
+	StoreShow: {verb: "see what is in all projects", roles: overseers, store: true},
+
+	KeyGrantCreate: {verb: "grant the use of keys", roles: admins},
+	KeyGrantList:   {verb: "list the grants of keys", roles: overseers, grant: AnyOperation},
+	KeyGrantRevoke: {verb: "revoke the use of keys", roles: admins},
+	KeyGrantRetire: {verb: "retire a grant", grant: AnyOperation},
+
+	AuditList:   {verb: "read the audit log", roles: overseers},
+	AuditVerify: {verb: "verify the audit log", roles: overseers, store: true},
+	AuditHead:   {verb: "see the audit log's head", roles: overseers, store: true},
 }
 
 // String is what a refusal calls the action.

@@ -51,16 +51,23 @@ func ParseGuest(text string) (Guest, error) {
 		}
 		return Guest{NoUID, byVsock + strconv.FormatUint(n, 10)}, nil
 	}
+	uid, err := ParseUser(text)
+	if err != nil {
+		return Guest{}, refusal.New(refusal.NotFound, "`getent passwd` lists the users; who comes with a certificate is cert:NAME, a virtual machine vsock:CID", "%w", err)
+	}
+	return Guest{UID: uid}, nil
+}
+
+// ParseUser finds a user of this machine by name or uid.
+func ParseUser(text string) (uid uint32, err error) {
 	number := text
 	if u, err := user.Lookup(text); err == nil {
 		number = u.Uid
 	}
-	uid := uidOf(number)
-	if uid == NoUID {
-		return Guest{}, refusal.New(refusal.NotFound, "`getent passwd` lists the users; who comes with a certificate is cert:NAME, a virtual machine vsock:CID",
-			"there is no user %.100q", text)
+	if uid = uidOf(number); uid == NoUID {
+		return uid, refusal.New(refusal.NotFound, "`getent passwd` lists the users of this machine; rights are theirs, by name or uid", "there is no user %.100q", text)
 	}
-	return Guest{UID: uid}, nil
+	return uid, nil
 }
 
 // uidOf reads a number; NoUID where it is none.

@@ -2,10 +2,11 @@ package access
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/refusal"
@@ -21,6 +22,8 @@ const (
 	Auditor       Role = "auditor"
 )
 
+var allRoles = []Role{SecurityAdmin, User, Auditor}
+
 // Holding is one role of one user in one project.
 type Holding struct {
 	UID     uint32
@@ -32,103 +35,105 @@ type Holding struct {
 // Caller is who holds it.
 func (h Holding) Caller() Caller { return Caller{h.UID, h.User} }
 
-// record is a user's roles in a project at role/PROJECT/UID. The name is kept for showing; the uid decides.
-type record struct {
+// roleRecord is a user's roles in a project at role/PROJECT/UID. The name is kept for showing; the uid decides.
+type roleRecord struct {
 	Version int    `json:"v"`
 	User    string `json:"user"`
 	Roles   []Role `json:"roles"`
 }
 
-const recordVersion = 1
-
-func prefix(project string) string { return "role/" + project + "/" }
-
-// key sorts by uid.
-func key(project string, uid uint32) string { return fmt.Sprintf("%s%010d", prefix(project), uid) }
-
-func read(r catalog.Reader, name string) (rec record, err error) {
-	b, err := r.Get(name)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return record{Version: recordVersion}, nil
+func (r roleRecord) check(string) error {
+	if err := checkVersion(r.Version); err != nil {
+		return err
 	}
-	if err != nil {
-		return rec, err
-	}
-	return rec, parse(name, b, &rec)
-}
-
-func parse(name string, b []byte, rec *record) error {
-	err := json.Unmarshal(b, rec)
-	if err == nil && rec.Version != recordVersion {
-		err = fmt.Errorf("it has version %d, this build reads version %d", rec.Version, recordVersion)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, name, err)
+	for i, role := range r.Roles {
+		if !slices.Contains(allRoles, role) || slices.Contains(r.Roles[:i], role) {
+			return fmt.Errorf("its roles are %q", r.Roles)
+		}
 	}
 	return nil
 }
 
-func write(t catalog.Txn, name string, rec record) error {
+// oversees tells whether these roles, held in the project default, let somebody see the whole store.
+func (r roleRecord) oversees() bool {
+	return slices.ContainsFunc(r.Roles, func(role Role) bool { return slices.Contains(overseers, role) })
+}
+
+func rolePrefix(project string) string { return "role/" + project + "/" }
+
+// roleKey sorts by uid.
+func roleKey(project string, uid uint32) string {
+	return fmt.Sprintf("%s%010d", rolePrefix(project), uid)
+}
+
+// readRoles reads a user's roles; who has no record has none.
+func readRoles(r catalog.Reader, name string) (roleRecord, error) {
+	rec, err := get[roleRecord](r, name)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return roleRecord{Version: recordVersion}, nil
+	}
+	return rec, err
+}
+
+func writeRoles(t catalog.Txn, name string, rec roleRecord) error {
 	if len(rec.Roles) == 0 {
 		return t.Delete(name)
 	}
-	b, err := json.Marshal(rec)
-	if err != nil {
-		return fmt.Errorf("access: %w", err)
-	}
-	return t.Put(name, b)
+	return put(t, name, rec)
 }
 
-// damaged makes a refusal of damage below.
-func damaged(err error) error {
-	if !errors.Is(err, catalog.ErrDamaged) {
-		return err
+// Grant gives a user a role; who has it keeps it. both tells that the user may administer keys and use data now, which are kept apart
+// by this role (rule C17): it takes two grants, and nobody who administers keys gives himself the other.
+func (a *Access) Grant(ctx context.Context, request string, by Caller, h Holding) (both bool, err error) {
+	if !slices.Contains(allRoles, h.Role) {
+		return false, refusal.New(refusal.Usage, "the roles are security-admin, user and auditor", "there is no role %.100q", h.Role)
 	}
-	return refusal.New(refusal.Damaged, "`nbdcrypt check` lists what is damaged", "the roles can't be read: %w", err)
-}
-
-// roles are those that a caller holds; none where they can't be read because the catalog is closed.
-func (a *Access) roles(ctx context.Context, c Caller, project string) (roles []Role, err error) {
-	if a.store == nil {
-		return nil, nil
-	}
-	err = a.store.View(ctx, func(r catalog.Reader) error {
-		rec, err := read(r, key(project, c.UID))
-		roles = rec.Roles
-		return err
-	})
-	return roles, damaged(err)
-}
-
-// Grant gives a user a role; who has it keeps it.
-func (a *Access) Grant(ctx context.Context, request string, h Holding) error {
-	if !slices.Contains([]Role{SecurityAdmin, User, Auditor}, h.Role) {
-		return refusal.New(refusal.Usage, "the roles are security-admin, user and auditor", "%w: %.100q", errNoRole, h.Role)
-	}
-	return a.change(ctx, request, h, func(rec *record) error {
+	err = a.change(ctx, request, h, func(rec *roleRecord) error {
 		if !slices.Contains(rec.Roles, h.Role) {
 			rec.Roles = append(rec.Roles, h.Role)
 		}
+		both = h.Role != Auditor && slices.Contains(rec.Roles, SecurityAdmin) && slices.Contains(rec.Roles, User)
+		if both && by.UID == h.UID && !a.boss(by) {
+			return errHimself
+		}
 		return nil
 	})
+	if errors.Is(err, errHimself) {
+		err = a.notToHimself(ctx, by, h.Project, "the role "+string(h.Role)+" as well")
+	}
+	return both, err
+}
+
+// errHimself tells who would let himself use what he administers.
+var errHimself = errors.New("access: nobody gives it to himself")
+
+// notToHimself refuses who administers keys the use of data by his own word.
+func (a *Access) notToHimself(ctx context.Context, c Caller, project, what string) error {
+	names, err := a.Administrators(ctx, project)
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return n == c.name() })
+	return refusal.New(refusal.Denied, "ask "+strings.Join(names, " or ")+" to do it",
+		"%s administers the keys of project %s and can't give himself %s: that takes another", c.name(), project, what)
 }
 
 // Revoke takes a role away.
 func (a *Access) Revoke(ctx context.Context, request string, h Holding) error {
-	return a.change(ctx, request, h, func(rec *record) error {
+	return a.change(ctx, request, h, func(rec *roleRecord) error {
 		if !slices.Contains(rec.Roles, h.Role) {
-			return refusal.New(refusal.NotFound, "nothing is to be done: the user has no such right",
-				"%s does not have the role %s in project %s", h.Caller().name(), h.Role, h.Project)
+			return refusal.New(refusal.NotFound, "`nbdcrypt role list --project "+h.Project+"` lists who has which role",
+				"%s does not have the role %.100s in project %s", h.Caller().name(), h.Role, h.Project)
 		}
 		rec.Roles = slices.DeleteFunc(rec.Roles, func(r Role) bool { return r == h.Role })
 		return nil
 	})
 }
 
-func (a *Access) change(ctx context.Context, request string, h Holding, fn func(*record) error) error {
-	name := key(h.Project, h.UID)
+func (a *Access) change(ctx context.Context, request string, h Holding, fn func(*roleRecord) error) error {
+	name := roleKey(h.Project, h.UID)
 	return damaged(catalog.Commit(ctx, a.store, request, func(t catalog.Txn) error {
-		rec, err := read(t, name)
+		rec, err := readRoles(t, name)
 		if err != nil {
 			return err
 		}
@@ -136,40 +141,23 @@ func (a *Access) change(ctx context.Context, request string, h Holding, fn func(
 		if err := fn(&rec); err != nil {
 			return err
 		}
-		return write(t, name, rec)
+		return writeRoles(t, name, rec)
 	}))
 }
 
 // List lists who holds which role in a project, by uid.
 func (a *Access) List(ctx context.Context, project string) (all []Holding, err error) {
 	err = a.store.View(ctx, func(r catalog.Reader) error {
-		for after := ""; ; {
-			pairs, err := r.Scan(prefix(project), after, 256)
-			if err != nil || len(pairs) == 0 {
-				return err
+		return each(r, rolePrefix(project), func(name string, rec roleRecord) error {
+			uid, err := strconv.ParseUint(name[len(rolePrefix(project)):], 10, 32)
+			if err != nil {
+				return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, name, err)
 			}
-			for _, p := range pairs {
-				after = p.Key
-				if all, err = list(all, project, p); err != nil {
-					return err
-				}
+			for _, role := range rec.Roles {
+				all = append(all, Holding{uint32(uid), rec.User, project, role})
 			}
-		}
+			return nil
+		})
 	})
 	return all, damaged(err)
-}
-
-func list(all []Holding, project string, p catalog.Pair) ([]Holding, error) {
-	var rec record
-	if err := parse(p.Key, p.Value, &rec); err != nil {
-		return all, err
-	}
-	var uid uint32
-	if _, err := fmt.Sscanf(p.Key[len(prefix(project)):], "%d", &uid); err != nil {
-		return all, fmt.Errorf("%w: record %q", catalog.ErrDamaged, p.Key)
-	}
-	for _, role := range rec.Roles {
-		all = append(all, Holding{uid, rec.User, project, role})
-	}
-	return all, nil
 }
