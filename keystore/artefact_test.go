@@ -113,8 +113,12 @@ func contents(t *testing.T, ks *keystore.Store, root *keystore.Root, dir string)
 		e.DEKs[id] = hex.EncodeToString(dek.Bytes())
 		dek.Destroy()
 	}
-	e.Audit, _, err = audit.Verify(t.Context(), filepath.Join(dir, keystore.AuditFile), root.Store)
-	return e, err
+	log, err := audit.Open(t.Context(), audit.Config{Path: filepath.Join(dir, keystore.AuditFile), Store: root.Store, MAC: root.AuditMAC})
+	if err != nil {
+		return e, err
+	}
+	e.Audit = log.Head()
+	return e, log.Close()
 }
 
 func TestArtefactsOfVersion1Open(t *testing.T) {
@@ -230,7 +234,7 @@ func writeArtefacts(t *testing.T) {
 	_, err = l.Enable(l.ctx(), l.request(), "default", "mine")
 	must(t, err)
 	log, err := audit.Open(l.ctx(), audit.Config{
-		Path: filepath.Join(l.dir, keystore.AuditFile), Store: l.root.Store, Clock: clock.NewFake(time.Unix(1e9, 0)), Create: true,
+		Path: filepath.Join(l.dir, keystore.AuditFile), Store: l.root.Store, Clock: clock.NewFake(time.Unix(1e9, 0)), Create: true, MAC: l.root.AuditMAC,
 	})
 	must(t, err)
 	for i, verb := range []string{"grant.create", "disk.attach"} {

@@ -22,6 +22,18 @@ var errBlob = errors.New("keystore: does not open")
 // withGCM runs fn with the cipher under the key derived for id. Key and schedule live in secret memory until it
 // returns.
 func withGCM(m material, id identity, fn func(*aes256.GCM) error) error {
+	return withGCMs(m, func(under func(identity) (*aes256.GCM, error)) error {
+		g, err := under(id)
+		if err != nil {
+			return err
+		}
+		return fn(g)
+	})
+}
+
+// withGCMs is withGCM for many identities, one after the other: most of what it takes is the same for all. The cipher for one is
+// good until that for the next is asked for.
+func withGCMs(m material, fn func(under func(identity) (*aes256.GCM, error)) error) error {
 	mem, err := secret.Work(aes256.GCMSize+keySize+hkdfSize, deriving)
 	if err != nil {
 		return fmt.Errorf("keystore: %w", err)
@@ -30,13 +42,16 @@ func withGCM(m material, id identity, fn func(*aes256.GCM) error) error {
 	schedule, rest := mem.Bytes()[:aes256.GCMSize], mem.Bytes()[aes256.GCMSize:]
 	key, state := rest[:keySize], rest[keySize:]
 	secret.Do(func() {
-		if err = hashState(state).derive(key, m, id); err != nil {
+		h := hashState(state)
+		if err = h.take(m); err != nil {
 			return
 		}
-		var g *aes256.GCM
-		if g, err = aes256.NewGCM(schedule, key); err == nil {
-			err = fn(g)
-		}
+		err = fn(func(id identity) (*aes256.GCM, error) {
+			if err := h.expand(key, id); err != nil {
+				return nil, err
+			}
+			return aes256.NewGCM(schedule, key)
+		})
 	})
 	return err
 }
@@ -71,8 +86,12 @@ func openBlob(dst []byte, m material, id identity, blob []byte) error {
 	if err := checkBlob(blob, len(dst)); err != nil {
 		return err
 	}
-	aad := id.sealing(blob[1])
-	err := withGCM(m, id, func(g *aes256.GCM) error { return g.Open(dst, blob[2:blobHead], blob[blobHead:], aad) })
+	return withGCM(m, id, func(g *aes256.GCM) error { return openWith(g, dst, id, blob) })
+}
+
+// openWith opens a blob that was checked with the cipher for its identity.
+func openWith(g *aes256.GCM, dst []byte, id identity, blob []byte) error {
+	err := g.Open(dst, blob[2:blobHead], blob[blobHead:], id.sealing(blob[1]))
 	if errors.Is(err, aes256.ErrOpen) {
 		return fmt.Errorf("%w: it was altered, moved here, or sealed under another key", errBlob)
 	}

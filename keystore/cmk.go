@@ -1,7 +1,9 @@
 package keystore
 
 import (
+	"cmp"
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"regexp"
@@ -19,8 +21,11 @@ import (
 // MaxKeys is how many CMKs users may make in a project; default keys don't count (rule B5).
 const MaxKeys = 100
 
-// OriginGenerated says that a CMK's material was made here.
-const OriginGenerated = "generated"
+// Where a CMK's material comes from.
+const (
+	OriginGenerated = "generated"
+	OriginImported  = "imported"
+)
 
 // aliasRule is rule B4.
 var aliasRule = regexp.MustCompile(`^[a-zA-Z0-9:/_-]{1,255}$`)
@@ -34,15 +39,32 @@ type Info struct {
 	State   State
 	Default bool
 	Origin  string
-	Version int
-	Created time.Time
+	// Version is the newest version of its key material; 0 where there is none.
+	Version      int
+	Created      time.Time
+	Description  string
+	Tags         map[string]string
+	Deletion     *time.Time
+	RotationDays int
+	// Expires is when imported key material is deleted; nil for never.
+	Expires *time.Time
+	// Unreadable tells that its record is damaged: then there is an id, at best an alias, and nothing else.
+	Unreadable bool
 }
 
 func (c cmkRecord) info() Info {
-	if len(c.Versions) == 0 {
+	if c.Version == 0 {
 		return Info{}
 	}
-	return Info{c.ID.String(), c.Alias, c.Project, c.Region, c.State, c.Default, c.Origin, int(c.newest().Number), c.Created}
+	i := Info{ID: c.ID.String(), Alias: c.Alias, Project: c.Project, Region: c.Region, State: c.State, Default: c.Default, Origin: c.Origin,
+		Created: c.Created, Description: c.Description, Tags: c.Tags, Deletion: c.Deletion, RotationDays: c.RotationDays}
+	if len(c.Versions) > 0 {
+		i.Version = int(c.newest().Number)
+		if c.Import != nil {
+			i.Expires = c.Import.Expires
+		}
+	}
+	return i
 }
 
 // purpose is why a CMK is in memory.
@@ -51,13 +73,35 @@ func (c cmkRecord) purpose() secret.Purpose {
 }
 
 // name is how a refusal calls the key.
-func (c cmkRecord) name() string { return fmt.Sprintf("%s (%s)", c.Alias, c.ID) }
+func (c cmkRecord) name() string { return c.info().name() }
+
+// KeySpec is what a new CMK should be.
+type KeySpec struct {
+	Alias, Description string
+	Tags               map[string]string
+	// Origin is where its key material comes from; empty for OriginGenerated. One for imported material is Pending import.
+	Origin string
+}
+
+func (k KeySpec) check() error {
+	if k.Origin != OriginGenerated && k.Origin != OriginImported {
+		return refusal.New(refusal.Usage, "use "+OriginGenerated+" or "+OriginImported, "key material can't be %.100q", k.Origin)
+	}
+	for _, check := range []error{checkAlias(k.Alias), checkDescription(k.Description), checkTags(k.Tags)} {
+		if check != nil {
+			return check
+		}
+	}
+	return nil
+}
 
 // CreateKey makes a CMK. Asked again with the same request id it answers with the key that it made then.
-func (s *Store) CreateKey(ctx context.Context, request, project, alias string) (Info, error) {
-	if err := checkAlias(alias); err != nil {
+func (s *Store) CreateKey(ctx context.Context, request, project string, spec KeySpec) (Info, error) {
+	spec.Origin = cmp.Or(spec.Origin, OriginGenerated)
+	if err := spec.check(); err != nil {
 		return Info{}, err
 	}
+	alias := spec.Alias
 	s.making.Lock()
 	defer s.making.Unlock()
 	done, err := s.c.Catalog.Outcome(ctx, request)
@@ -75,7 +119,8 @@ func (s *Store) CreateKey(ctx context.Context, request, project, alias string) (
 	if err := s.c.Catalog.View(ctx, allowed); err != nil {
 		return Info{}, damaged(err)
 	}
-	rec, err := s.makeCMK(ctx, request, cmkRecord{Alias: alias, Project: project}, func(t catalog.Txn) error { return allowed(t) })
+	rec, err := s.makeCMK(ctx, request, cmkRecord{Alias: alias, Project: project, Origin: spec.Origin, Description: spec.Description, Tags: spec.Tags},
+		func(t catalog.Txn) error { return allowed(t) })
 	return rec.info(), damaged(err)
 }
 
@@ -94,19 +139,17 @@ func (s *Store) mayCreate(r catalog.Reader, project, alias string) error {
 		return err
 	}
 	// The default key has an alias there too.
-	aliases, err := r.Scan(aliasPrefix(s.c.Region, project), "", MaxKeys+1)
+	aliases, err := r.Names(aliasPrefix(s.c.Region, project), "", MaxKeys+1)
 	if err != nil {
 		return err
 	}
 	users := 0
-	for _, p := range aliases {
-		if !strings.HasSuffix(p.Key, "/default") {
+	for _, name := range aliases {
+		if !strings.HasSuffix(name, "/default") {
 			users++
 		}
 	}
-	if _, err := r.Get(aliasPrefix(s.c.Region, project) + alias); err == nil {
-		return refusal.New(refusal.Busy, "choose another alias", "project %s has a key with the alias %s already", project, alias)
-	} else if !errors.Is(err, catalog.ErrNotFound) {
+	if err := s.aliasFree(r, project, alias); err != nil {
 		return err
 	}
 	if users >= MaxKeys {
@@ -116,8 +159,7 @@ func (s *Store) mayCreate(r catalog.Reader, project, alias string) error {
 	return nil
 }
 
-// makeCMK makes a CMK of what rec says, and commits it together with what also does. The erase slot is durable
-// before the record that names it; where the commit fails for certain it is given back.
+// makeCMK makes a CMK of what rec says, and commits it together with what also does.
 func (s *Store) makeCMK(ctx context.Context, request string, rec cmkRecord, also func(catalog.Txn) error) (cmkRecord, error) {
 	if err := s.c.Root.needOpen(); err != nil {
 		return rec, err
@@ -126,27 +168,40 @@ func (s *Store) makeCMK(ctx context.Context, request string, rec cmkRecord, also
 	if err != nil {
 		return rec, fmt.Errorf("keystore: %w", err)
 	}
-	slot, eraseKey, err := s.erase.allocate(id)
-	if errors.Is(err, syscall.ENOSPC) {
-		return rec, refusal.New(refusal.Failed, "make room in the file system of the state directory, then try again",
-			"no space left for a key: %w", err)
+	rec.Version, rec.ID, rec.Region, rec.Created = recordVersion, id, s.c.Region, s.c.Clock.Now()
+	if rec.Origin == OriginGenerated {
+		return s.makeMaterial(ctx, request, rec, also)
 	}
+	rec.State = PendingImport
+	return rec, s.update(ctx, request, func(t catalog.Txn) error { return s.putCMK(t, rec, also) })
+}
+
+// makeMaterial is makeCMK for key material that is made here. The erase slot is durable before the record that names it; where
+// the commit fails for certain it is given back.
+func (s *Store) makeMaterial(ctx context.Context, request string, rec cmkRecord, also func(catalog.Txn) error) (cmkRecord, error) {
+	slot, eraseKey, err := s.erase.allocate(rec.ID)
 	if err != nil {
-		return rec, err
+		return rec, noRoomForKey(err)
 	}
 	defer eraseKey.Destroy()
-	now := s.c.Clock.Now()
-	rec.Version, rec.ID, rec.Region, rec.State, rec.Origin = recordVersion, id, s.c.Region, Enabled, OriginGenerated
-	rec.Created, rec.Slot = now, slot
+	rec.State, rec.Slot = Enabled, slot
 	wrapped, err := s.generateCMK(rec, 1, eraseKey)
 	if err == nil {
-		rec.Versions = []cmkVersion{{1, now, wrapped}}
+		rec.Versions = []cmkVersion{{1, rec.Created, wrapped}}
 		err = s.update(ctx, request, func(t catalog.Txn) error { return s.putCMK(t, rec, also) })
 	}
 	if err != nil && !errors.Is(err, catalog.ErrUnknownOutcome) {
-		err = errors.Join(err, s.erase.destroy(slot, id))
+		err = errors.Join(err, s.erase.destroy(slot, rec.ID))
 	}
 	return rec, err
+}
+
+// noRoomForKey makes a refusal of a full file system.
+func noRoomForKey(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return refusal.New(refusal.Failed, "make room in the file system of the state directory, then try again", "no space left for a key: %w", err)
+	}
+	return err
 }
 
 func (s *Store) putCMK(t catalog.Txn, rec cmkRecord, also func(catalog.Txn) error) error {
@@ -170,11 +225,30 @@ func (s *Store) generateCMK(c cmkRecord, version uint32, eraseKey *secret.Key) (
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	defer key.Destroy()
+	return s.wrapCMK(c, version, eraseKey, key)
+}
+
+// wrapCMK wraps the material of a version, and opens what it made before anything depends on it.
+func (s *Store) wrapCMK(c cmkRecord, version uint32, eraseKey, key *secret.Key) (wrapped []byte, err error) {
 	err = s.c.Root.use(func(root []byte) error {
 		wrapped, err = sealBlob(material{key: root, salt: eraseKey.Bytes()}, s.cmkIdentity(c, version), key.Bytes())
 		return err
 	})
-	return wrapped, err
+	if err == nil {
+		wrapped, err = s.c.Root.wrapOuter(s.cmkIdentity(c, version), wrapped)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Versions = []cmkVersion{{Number: version, Wrapped: wrapped}}
+	return wrapped, s.withCMK(c, version, func(again []byte) error {
+		same := false
+		secret.Do(func() { same = subtle.ConstantTimeCompare(again, key.Bytes()) == 1 })
+		if !same {
+			return fmt.Errorf("%w: new key material opens to other bytes", errBlob)
+		}
+		return nil
+	})
 }
 
 // withCMK runs fn with one version of a CMK open, which Lock waits for. It asks nothing about the state, and fn reads no
@@ -183,6 +257,10 @@ func (s *Store) withCMK(c cmkRecord, version uint32, fn func(cmk []byte) error) 
 	v, err := c.version(version)
 	if err != nil {
 		return err
+	}
+	wrapped, err := s.c.Root.unwrapOuter(s.cmkIdentity(c, version), v.Wrapped)
+	if err != nil {
+		return fmt.Errorf("CMK %s version %d: %w", c.ID, version, err)
 	}
 	return s.c.Root.use(func(root []byte) error {
 		eraseKey, err := s.erase.read(c.Slot, c.ID)
@@ -196,7 +274,7 @@ func (s *Store) withCMK(c cmkRecord, version uint32, fn func(cmk []byte) error) 
 		}
 		defer key.Destroy()
 		m := material{key: root, salt: eraseKey.Bytes()}
-		if err := openBlob(key.Bytes(), m, s.cmkIdentity(c, version), v.Wrapped); err != nil {
+		if err := openBlob(key.Bytes(), m, s.cmkIdentity(c, version), wrapped); err != nil {
 			return fmt.Errorf("CMK %s version %d: %w", c.ID, version, err)
 		}
 		return fn(key.Bytes())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -73,10 +74,10 @@ func TestUnknownOutcomeIsAskedFor(t *testing.T) {
 func TestSameRequestMakesOneKey(t *testing.T) {
 	l := newLab(t)
 	l.grant("default")
-	first, err := l.CreateKey(l.ctx(), "the same", "default", "a")
+	first, err := l.CreateKey(l.ctx(), "the same", "default", keystore.KeySpec{Alias: "a"})
 	must(t, err)
-	again, err := l.CreateKey(l.ctx(), "the same", "default", "a")
-	if err != nil || again != first {
+	again, err := l.CreateKey(l.ctx(), "the same", "default", keystore.KeySpec{Alias: "a"})
+	if err != nil || !reflect.DeepEqual(again, first) {
 		t.Errorf("asked again: %+v, %v", again, err)
 	}
 	l.wantProblems()
@@ -102,7 +103,7 @@ func TestFailedCommitGivesTheSlotBack(t *testing.T) {
 	for range 3 {
 		l.wrap = func(s catalog.Store) catalog.Store { return refusing{s} }
 		l.reopen()
-		if _, err := l.CreateKey(l.ctx(), l.request(), "default", "a"); !errors.Is(err, errNoCommit) {
+		if _, err := l.CreateKey(l.ctx(), l.request(), "default", keystore.KeySpec{Alias: "a"}); !errors.Is(err, errNoCommit) {
 			t.Fatalf("the error is %v", err)
 		}
 		l.wantProblems()

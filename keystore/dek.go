@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -76,7 +77,16 @@ func (r Record) identity(store uuid.UUID) identity {
 // GenerateDEK makes a DEK and wraps it under the CMK that keyRef names (the project's default key where it is
 // empty). It refuses a CMK that is not usable now rather than at attach (rule C13), and opens its own blob before
 // it answers. The caller commits the record with PutDEK.
-func (s *Store) GenerateDEK(ctx context.Context, project, keyRef string, h Holder, layer string, sectorSize int) (rec Record, err error) {
+func (s *Store) GenerateDEK(ctx context.Context, project, keyRef string, h Holder, layer string, sectorSize int) (Record, error) {
+	return s.generateDEK(ctx, project, h, layer, sectorSize, func(r catalog.Reader) (cmkRecord, error) { return s.find(r, project, keyRef) })
+}
+
+// GenerateDEKUnder is GenerateDEK for another layer of what is under a CMK already, which is named by its id.
+func (s *Store) GenerateDEKUnder(ctx context.Context, project, id string, h Holder, layer string, sectorSize int) (Record, error) {
+	return s.generateDEK(ctx, project, h, layer, sectorSize, func(r catalog.Reader) (cmkRecord, error) { return under(r, project, id) })
+}
+
+func (s *Store) generateDEK(ctx context.Context, project string, h Holder, layer string, sectorSize int, find func(catalog.Reader) (cmkRecord, error)) (rec Record, err error) {
 	if err := checkPlace(h, layer); err != nil {
 		return rec, err
 	}
@@ -85,7 +95,7 @@ func (s *Store) GenerateDEK(ctx context.Context, project, keyRef string, h Holde
 		if err := s.needGrant(r, project); err != nil {
 			return err
 		}
-		if cmk, err = s.find(r, project, keyRef); err != nil {
+		if cmk, err = find(r); err != nil {
 			return err
 		}
 		return cmk.usable()
@@ -100,7 +110,7 @@ func (s *Store) GenerateDEK(ctx context.Context, project, keyRef string, h Holde
 	}
 	defer dek.Destroy()
 	if err := s.wrapDEK(cmk, &rec, dek); err != nil {
-		return Record{}, damaged(err)
+		return Record{}, damaged(s.changedMeanwhile(ctx, cmk, rec, err))
 	}
 	return rec, nil
 }
@@ -147,19 +157,38 @@ func (s *Store) wrapDEK(cmk cmkRecord, rec *Record, dek *secret.Key) error {
 	})
 }
 
-// PutDEK writes a record in the caller's transaction on the sealed catalog.
+// PutDEK writes a record in the caller's transaction on the sealed catalog, in the place of one that is there.
 func PutDEK(t catalog.Txn, rec Record) error {
+	if err := dropUse(t, rec.Holder, rec.Layer); err != nil {
+		return err
+	}
+	if err := t.Put(rec.usesKey(), nil); err != nil {
+		return err
+	}
 	return putJSON(t, dekKey(rec.Holder, rec.Layer), rec)
 }
 
 // DropDEKs removes a holder's records of these layers in the caller's transaction. It needs no key (rule C12).
 func DropDEKs(t catalog.Txn, h Holder, layers ...string) error {
 	for _, layer := range layers {
+		if err := dropUse(t, h, layer); err != nil {
+			return err
+		}
 		if err := t.Delete(dekKey(h, layer)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// HeldLayers are the layers that a holder has DEK records for, those that can't be read too.
+func HeldLayers(r catalog.Reader, h Holder) (layers []string, err error) {
+	prefix := dekPrefix(h)
+	err = catalog.EachName(r, prefix, func(key string) error {
+		layers = append(layers, key[len(prefix):])
+		return nil
+	})
+	return layers, err
 }
 
 // UnwrapDEK opens the DEK of a holder's layer, if the project has the rights and its CMK's state allows. The key is
@@ -187,7 +216,28 @@ func (s *Store) UnwrapDEK(ctx context.Context, project string, h Holder, layer s
 		return nil, KeyVersionRef{}, damaged(err)
 	}
 	dek, err := s.openDEK(cmk, rec)
+	if err != nil {
+		err = s.changedMeanwhile(ctx, cmk, rec, err)
+	}
 	return dek, KeyVersionRef{cmk.ID.String(), cmk.Alias, int(rec.CMKVersion)}, damaged(err)
+}
+
+// changedMeanwhile tells a CMK whose material was destroyed between reading its record and using it from one that is damaged.
+func (s *Store) changedMeanwhile(ctx context.Context, was cmkRecord, rec Record, failed error) error {
+	var now cmkRecord
+	err := s.c.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		if now, err = s.cmkOf(r, rec); err != nil {
+			return err
+		}
+		return now.usable()
+	})
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now.Versions[0].Wrapped, was.Versions[0].Wrapped) {
+		return refusal.New(refusal.Busy, "try again", "the key material of key %s was deleted and imported again meanwhile", now.name())
+	}
+	return failed
 }
 
 // readDEK reads a record and holds it against the place where it lies.
@@ -222,8 +272,8 @@ func parseDEK(key string, b []byte) (rec Record, err error) {
 
 func (s *Store) cmkOf(r catalog.Reader, rec Record) (cmkRecord, error) {
 	cmk, err := readCMK(r, cmkKey(rec.Project, rec.CMK.String()))
-	if errors.Is(err, catalog.ErrNotFound) {
-		return cmk, refusal.New(refusal.KeyForbids, "nothing opens it any more; the disk can be deleted",
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && cmk.State == Deleting {
+		return cmk, refusal.New(refusal.KeyForbids, "nothing opens it any more; it can be deleted",
 			"the key %s of %s %s is deleted", rec.CMK, rec.Holder.Kind, rec.Holder.ID)
 	}
 	return cmk, err

@@ -145,11 +145,33 @@ func (e *eraseFile) load() error {
 	if bad != nil {
 		return bad
 	}
-	return e.each(func(pair int64, cmk uuid.UUID, err error) {
-		if errors.Is(err, errSlotEmpty) {
-			e.free = append(e.free, pair)
+	return e.findFree()
+}
+
+// findFree finds the pairs that are zero, many at a time: there may be tens of thousands.
+func (e *eraseFile) findFree() error {
+	const atOnce = 7 // what fits key memory at once, with room for others
+	buf, err := secret.Work(atOnce*pairSize, eraseSlot)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	defer buf.Destroy()
+	for pair := int64(1); pair < e.pairs; pair += atOnce {
+		b := buf.Bytes()[:pairSize*min(atOnce, e.pairs-pair)]
+		clear(b)
+		if _, err := e.f.ReadAt(b, pair*pairSize); err != nil && err != io.EOF {
+			return fmt.Errorf("keystore: read erase slots from %d on: %w", pair, err)
 		}
-	})
+		secret.Do(func() {
+			for at := int64(0); len(b) > 0; at++ {
+				if allZero(b[:pairSize]) {
+					e.free = append(e.free, pair+at)
+				}
+				b = b[pairSize:]
+			}
+		})
+	}
+	return nil
 }
 
 // each reports every pair but the header: its CMK, and an error where a copy is not good.
@@ -272,24 +294,56 @@ func (e *eraseFile) keepFor(named map[int64]bool) {
 	e.free = slices.DeleteFunc(e.free, func(pair int64) bool { return named[pair] })
 }
 
-// destroy overwrites both copies of a CMK's pair and waits until the disk has them so. A pair of another CMK stays.
+// destroy takes back a pair that was allocated to a CMK just now. A pair of another CMK stays.
 func (e *eraseFile) destroy(pair int64, cmk uuid.UUID) error {
 	key, err := e.read(pair, cmk)
 	if err != nil {
 		return err
 	}
 	key.Destroy()
+	if err := e.wipe(pair, cmk); err != nil {
+		return err
+	}
+	e.release(pair)
+	return nil
+}
+
+// wipe overwrites both copies of a CMK's pair, damaged ones too, and waits until the disk has them so. What is zero already is
+// written again: zeros that a killed process has left may not be on the disk yet. A copy that is another CMK's is left alone.
+func (e *eraseFile) wipe(pair int64, cmk uuid.UUID) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_, err = e.f.WriteAt(make([]byte, pairSize), pair*pairSize)
-	if err == nil {
+	buf, err := secret.Work(pairSize, eraseSlot)
+	if err != nil {
+		return fmt.Errorf("keystore: %w", err)
+	}
+	defer buf.Destroy()
+	_, err = e.f.ReadAt(buf.Bytes(), pair*pairSize)
+	for at := 0; (err == nil || err == io.EOF) && at < pairSize; at += slotSize {
+		var owner uuid.UUID
+		var bad error
+		secret.Do(func() { owner, bad = parseSlot(buf.Bytes()[at:at+slotSize], e.store, pair) })
+		if bad == nil && owner != cmk {
+			continue
+		}
+		_, err = e.f.WriteAt(make([]byte, slotSize), pair*pairSize+int64(at))
+	}
+	if err == nil || err == io.EOF {
 		err = e.f.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("keystore: destroy erase slot %d: %w", pair, err)
 	}
-	e.free = append(e.free, pair)
 	return nil
+}
+
+// release lets a pair that was wiped be used again; 0 is none.
+func (e *eraseFile) release(pair int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if pair > 0 && !slices.Contains(e.free, pair) {
+		e.free = append(e.free, pair)
+	}
 }
 
 func (e *eraseFile) close() error { return e.f.Close() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/google/uuid"
@@ -270,10 +271,16 @@ func FuzzRootKeyFile(f *testing.F) {
 func FuzzStoreHeader(f *testing.F) {
 	h := header{store: uuid.New(), rootID: [rootIDSize]byte{1, 2, 3}}
 	seed, _ := h.encode()
-	if got, err := parseHeader(seed); err != nil || got != h {
+	if got, err := parseHeader(seed); err != nil || !reflect.DeepEqual(got, h) {
 		f.Fatal("no seed", err)
 	}
 	f.Add(seed)
+	h.token, h.local = "pkcs11:token=box;object=root", make([]byte, localSize)
+	held, _ := h.encode()
+	if got, err := parseHeader(held); err != nil || !reflect.DeepEqual(got, h) {
+		f.Fatal("no seed of a held store", err)
+	}
+	f.Add(held)
 	f.Add([]byte("nbdcrypt-store 1\nstore "))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHeader(b)

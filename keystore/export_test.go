@@ -2,9 +2,14 @@ package keystore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -59,8 +64,13 @@ func TestMain(m *testing.M) {
 // ForgeSlot makes a slot of r's store that holds another key than the store's.
 func (r *Root) ForgeSlot(ctx context.Context, pass, key *secret.Key) error {
 	forger := &Root{Store: r.Store, key: key}
-	s, err := forger.wrapRoot(ctx, "forged", pass)
+	s := slot{store: r.Store, id: uuid.New(), kind: kindPassphrase, name: "forged", created: time.Unix(1e9, 0).UTC(), way: passphraseWay{newCost, make([]byte, saltSize)}}
+	wrapping, err := s.way.release(ctx, pass)
 	if err != nil {
+		return err
+	}
+	defer wrapping.Destroy()
+	if err := forger.wrapRoot(&s, wrapping); err != nil {
 		return err
 	}
 	b, err := s.encode()
@@ -70,5 +80,36 @@ func (r *Root) ForgeSlot(ctx context.Context, pass, key *secret.Key) error {
 	return errors.Join(r.prepareSlots(), os.WriteFile(r.slotPath(s.id), b, 0o600))
 }
 
-// WithErase makes s work on another erase file from now on.
-func (s *Store) WithErase(f *os.File) { s.erase.f = f }
+// WithErase makes s work on another erase file from now on, and returns the one before.
+func (s *Store) WithErase(f *os.File) (before *os.File) {
+	before, s.erase.f = s.erase.f, f
+	return before
+}
+
+// UnlockFile opens the root key by the key file alone.
+func (r *Root) UnlockFile() error {
+	key, err := r.loadFile()
+	if err != nil {
+		return fullRefusal(err)
+	}
+	return r.adopt(key)
+}
+
+// FullRecord is the size of a CMK's record with all that may be in it.
+func FullRecord() int {
+	rec := cmkRecord{Version: recordVersion, ID: uuid.Max, Alias: strings.Repeat("x", 255), Project: strings.Repeat("p", 64), Region: strings.Repeat("r", 64),
+		State: PendingDeletion, Origin: OriginGenerated, Slot: math.MaxInt64, Description: strings.Repeat("\"", MaxDescription), Tags: map[string]string{}}
+	for i := range MaxTags {
+		rec.Tags[fmt.Sprintf("%03d", i)+strings.Repeat("t", 125)] = strings.Repeat("\"", MaxTagValue)
+	}
+	at := time.Date(2026, 11, 22, 9, 0, 0, 123456789, time.UTC)
+	rec.Created, rec.Deletion, rec.RotationDays, rec.RotationFrom = at, &at, 365, &at
+	for i := range MaxVersions {
+		rec.Versions = append(rec.Versions, cmkVersion{uint32(i), at, make([]byte, keySize+blobOverhead)})
+	}
+	b, err := json.Marshal(rec)
+	if err != nil {
+		panic(err)
+	}
+	return len(b)
+}

@@ -124,22 +124,28 @@ func checkOwner(fd int, path string) error {
 	return nil
 }
 
-// checkOutside refuses a root key inside what it protects (rule A5), symbolic links resolved.
+// checkOutside refuses a root key inside what it protects (rule A5).
 func checkOutside(keyFile, stateDir string) error {
-	key, err := resolve(keyFile)
-	if err != nil {
-		return fmt.Errorf("keystore: %s: %w", keyFile, err)
-	}
-	state, err := resolve(stateDir)
-	if err != nil {
-		return fmt.Errorf("keystore: %s: %w", stateDir, err)
-	}
-	rel, err := filepath.Rel(state, key)
-	if err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-		return refusal.New(refusal.Locked, "name a place elsewhere with --root-key; a backup of one must not be a backup of both",
+	in, err := inside(keyFile, stateDir)
+	if in {
+		err = refusal.New(refusal.Locked, "name a place elsewhere with --root-key; a backup of one must not be a backup of both",
 			"the root key file %s lies inside the state directory %s, beside what it protects", keyFile, stateDir)
 	}
-	return nil
+	return err
+}
+
+// inside tells whether a file lies in a directory, symbolic links resolved.
+func inside(file, dir string) (bool, error) {
+	path, err := resolve(file)
+	if err != nil {
+		return false, fmt.Errorf("keystore: %s: %w", file, err)
+	}
+	top, err := resolve(dir)
+	if err != nil {
+		return false, fmt.Errorf("keystore: %s: %w", dir, err)
+	}
+	rel, err := filepath.Rel(top, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../"), nil
 }
 
 // resolve follows the links of as much of a path as exists.

@@ -37,7 +37,7 @@ func (s *Store) Grant(ctx context.Context, request, project, by string) (created
 	grant := grantRecord{recordVersion, project, s.c.Region, by, s.c.Clock.Now()}
 	write := func(t catalog.Txn) error { return putJSON(t, grantKey(s.c.Region, project), grant) }
 	if rec.Version == 0 {
-		rec, err = s.makeCMK(ctx, request, cmkRecord{Alias: DefaultAlias, Project: project, Default: true}, write)
+		rec, err = s.makeCMK(ctx, request, cmkRecord{Alias: DefaultAlias, Project: project, Default: true, Origin: OriginGenerated}, write)
 	} else {
 		err = s.update(ctx, request, write)
 	}
@@ -86,6 +86,15 @@ func (s *Store) Grants(ctx context.Context) (grants []GrantInfo, err error) {
 		return nil
 	})
 	return grants, damaged(err)
+}
+
+// Granted tells whether a project has the key store's rights in this region.
+func (s *Store) Granted(ctx context.Context, project string) (granted bool, err error) {
+	err = s.c.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		granted, err = s.granted(r, project)
+		return err
+	})
+	return granted, damaged(err)
 }
 
 func (s *Store) granted(r catalog.Reader, project string) (bool, error) {

@@ -25,6 +25,7 @@ var deriving = secret.Purpose{Kind: "derived", For: "one derivation, wrap or unw
 // hkdfState is everything that a derivation touches.
 type hkdfState struct {
 	state  [8]uint32
+	keyed  [2][8]uint32 // the state once HMAC's key is taken in, of the inner hash and of the outer
 	words  [64]uint32
 	block  [shaBlock]byte
 	filled int
@@ -50,21 +51,38 @@ type material struct {
 
 // derive fills dst, of at most one hash, with HKDF of m and info.
 func (h *hkdfState) derive(dst []byte, m material, info identity) error {
-	if len(dst) > shaSize || len(m.salt) > shaBlock {
-		return errors.New("keystore: derive: more than one hash, or a salt that is longer than a block")
+	if err := h.take(m); err != nil {
+		return err
+	}
+	return h.expand(dst, info)
+}
+
+// take takes m in, for any number of calls of expand.
+func (h *hkdfState) take(m material) error {
+	if len(m.salt) > shaBlock {
+		return errors.New("keystore: derive: a salt that is longer than a block")
 	}
 	prk := m.key
 	if !m.extracted {
 		h.extract(h.prk[:], m)
 		prk = h.prk[:]
 	}
-	h.mac(h.okm[:], prk, info, []byte{1})
-	move(dst, h.okm[:])
+	h.setKey(prk)
 	return nil
 }
 
 // extract is HKDF's first step, the same for every info.
 func (h *hkdfState) extract(dst []byte, m material) { h.mac(dst, m.salt, m.key, nil) }
+
+// expand is its second.
+func (h *hkdfState) expand(dst []byte, info identity) error {
+	if len(dst) > shaSize {
+		return errors.New("keystore: derive: more than one hash")
+	}
+	h.keyedMAC(h.okm[:], info, []byte{1})
+	move(dst, h.okm[:])
+	return nil
+}
 
 // withHash runs fn on the state of a hash, and wipes it. What is secret is hashed inside secret.Do.
 func withHash(fn func(*hkdfState) error) error {
@@ -78,32 +96,54 @@ func withHash(fn func(*hkdfState) error) error {
 
 // mac is HMAC (RFC 2104) over a and b under a key of at most a block.
 func (h *hkdfState) mac(out, key, a, b []byte) {
-	h.begin()
-	h.pad(key, 0x36)
+	h.setKey(key)
+	h.keyedMAC(out, a, b)
+}
+
+// setKey hashes the key's blocks, which every HMAC under it starts with.
+func (h *hkdfState) setKey(key []byte) {
+	for i, with := range [2]byte{0x36, 0x5c} {
+		h.state = shaInitial
+		for n := range h.block {
+			h.block[n] = with
+		}
+		for n, k := range key {
+			h.block[n] ^= k
+		}
+		h.compress()
+		h.moveState(&h.keyed[i], &h.state)
+	}
+}
+
+func (h *hkdfState) keyedMAC(out, a, b []byte) {
+	h.resume(0)
 	h.write(a)
 	h.write(b)
 	h.sum(h.inner[:])
-	h.begin()
-	h.pad(key, 0x5c)
+	h.resume(1)
 	h.write(h.inner[:])
 	h.sum(out)
 }
 
-// pad takes in the key's block.
-func (h *hkdfState) pad(key []byte, with byte) {
-	for i := range h.block {
-		h.block[i] = with
-	}
-	for i, k := range key {
-		h.block[i] ^= k
-	}
-	h.compress()
-	h.length = shaBlock
+// resume starts a hash where the key's block is taken in.
+func (h *hkdfState) resume(which int) {
+	h.moveState(&h.state, &h.keyed[which])
+	h.filled, h.length = 0, shaBlock
 }
 
-// begin starts a hash (FIPS 180-4, 5.3.3).
+// moveState is move for words.
+func (h *hkdfState) moveState(dst, src *[8]uint32) {
+	for i := range src {
+		dst[i] = src[i]
+	}
+}
+
+// shaInitial is what a hash starts with (FIPS 180-4, 5.3.3).
+var shaInitial = [8]uint32{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}
+
+// begin starts a hash.
 func (h *hkdfState) begin() {
-	h.state = [8]uint32{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}
+	h.state = shaInitial
 	h.filled, h.length = 0, 0
 }
 

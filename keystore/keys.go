@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/refusal"
@@ -35,9 +36,19 @@ func (s *Store) find(r catalog.Reader, project, ref string) (rec cmkRecord, err 
 	if errors.Is(err, catalog.ErrNotFound) && aliasRule.MatchString(ref) {
 		rec, err = s.byAlias(r, project, ref)
 	}
-	if errors.Is(err, catalog.ErrNotFound) || err == nil && rec.Region != s.c.Region {
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && (rec.Region != s.c.Region || rec.State == Deleting) {
 		return rec, refusal.New(refusal.NotFound, "`nbdcrypt key list --project "+project+"` lists the keys",
 			"there is no key %.300q in project %s", ref, project)
+	}
+	return rec, err
+}
+
+// under finds the CMK that something is under, by its id: in whichever region it is. One that is deleted is refused, though another may have its id
+// for an alias by now.
+func under(r catalog.Reader, project, id string) (cmkRecord, error) {
+	rec, err := readCMK(r, cmkKey(project, id))
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && rec.State == Deleting {
+		return rec, Info{ID: id, Project: project}.May(Use)
 	}
 	return rec, err
 }
@@ -52,61 +63,66 @@ func (s *Store) Key(ctx context.Context, project, ref string) (info Info, err er
 	return info, damaged(err)
 }
 
-// Keys lists the CMKs of a project in this region.
-func (s *Store) Keys(ctx context.Context, project string) (infos []Info, err error) {
-	err = s.each(ctx, cmkPrefix(project), func(p catalog.Pair) error {
-		rec, err := parseCMK(p.Key, p.Value)
-		if err == nil && rec.Region == s.c.Region {
-			infos = append(infos, rec.info())
+// KeyOf tells about the CMK with that id, in whichever region it is: what is under it belongs to no region, and goes on in each.
+func (s *Store) KeyOf(ctx context.Context, project, id string) (info Info, err error) {
+	err = s.c.Catalog.View(ctx, func(r catalog.Reader) error {
+		rec, err := readCMK(r, cmkKey(project, id))
+		if errors.Is(err, catalog.ErrNotFound) || err == nil && rec.State == Deleting {
+			return refusal.New(refusal.NotFound, "`nbdcrypt key list --project "+project+"` lists the keys", "there is no key %.300q in project %s", id, project)
 		}
-		return err
-	})
-	return infos, damaged(err)
-}
-
-// Enable makes a disabled CMK usable again; one that is enabled stays so.
-func (s *Store) Enable(ctx context.Context, request, project, ref string) (Info, error) {
-	return s.setState(ctx, request, project, ref, Enabled)
-}
-
-// Disable makes a CMK unusable for every later attach. A default key can't be disabled (rule A7).
-func (s *Store) Disable(ctx context.Context, request, project, ref string) (Info, error) {
-	return s.setState(ctx, request, project, ref, Disabled)
-}
-
-func (s *Store) setState(ctx context.Context, request, project, ref string, to State) (info Info, err error) {
-	err = s.update(ctx, request, func(t catalog.Txn) error {
-		rec, err := s.find(t, project, ref)
-		if err != nil {
-			return err
-		}
-		if err := rec.mayBecome(to); err != nil {
-			return err
-		}
-		rec.State = to
 		info = rec.info()
-		return putJSON(t, rec.key(), rec)
+		return err
 	})
 	return info, damaged(err)
 }
 
-// mayBecome is the table of verbs and states (rule B2), as far as there are verbs.
-func (c cmkRecord) mayBecome(to State) error {
-	switch {
-	case c.Default && to != Enabled:
-		return refusal.New(refusal.KeyForbids, "disks under it can be deleted or detached instead; a key of your own can be disabled",
-			"%s is a default key, which can't be disabled", c.name())
-	case c.State != Enabled && c.State != Disabled:
-		return refusal.New(refusal.KeyForbids, "`nbdcrypt key show` tells what can be done with it", "key %s is %s", c.name(), c.State)
-	}
-	return nil
+// Keys lists the CMKs of a project in this region. One whose record is damaged is among them.
+func (s *Store) Keys(ctx context.Context, project string) (infos []Info, err error) {
+	err = s.c.Catalog.View(ctx, func(r catalog.Reader) error {
+		return catalog.Walk(r, cmkPrefix(project), func(p catalog.Pair, err error) error {
+			var rec cmkRecord
+			if err == nil {
+				rec, err = parseCMK(p.Key, p.Value)
+			}
+			if err != nil {
+				infos = append(infos, s.damagedInfo(r, project, strings.TrimPrefix(p.Key, cmkPrefix(project))))
+			} else if rec.Region == s.c.Region && rec.State != Deleting {
+				infos = append(infos, rec.info())
+			}
+			return nil
+		})
+	})
+	return infos, damaged(err)
 }
 
-// usable refuses a CMK that may not wrap or unwrap now (rules A15, A16, C13).
-func (c cmkRecord) usable() error {
-	if c.State == Enabled {
+// damagedInfo is what is known of a CMK whose record can't be read.
+func (s *Store) damagedInfo(r catalog.Reader, project, id string) Info {
+	info := Info{ID: id, Project: project, Region: s.c.Region, Unreadable: true}
+	prefix := aliasPrefix(s.c.Region, project)
+	_ = catalog.Walk(r, prefix, func(p catalog.Pair, err error) error {
+		if err == nil && string(p.Value) == id {
+			info.Alias = strings.TrimPrefix(p.Key, prefix)
+		}
 		return nil
-	}
-	return refusal.New(refusal.KeyForbids, fmt.Sprintf("run `nbdcrypt key enable %s --project %s`", c.Alias, c.Project),
-		"key %s is %s", c.name(), c.State)
+	})
+	return info
 }
+
+// Enable makes a disabled CMK usable again; one that is enabled stays so.
+func (s *Store) Enable(ctx context.Context, request, project, ref string) (Info, error) {
+	return s.change(ctx, request, project, ref, Enable, func(_ catalog.Txn, rec *cmkRecord) error {
+		rec.State = Enabled
+		return nil
+	})
+}
+
+// Disable makes a CMK unusable for every later attach. A default key can't be disabled (rule A7).
+func (s *Store) Disable(ctx context.Context, request, project, ref string) (Info, error) {
+	return s.change(ctx, request, project, ref, Disable, func(_ catalog.Txn, rec *cmkRecord) error {
+		rec.State = Disabled
+		return nil
+	})
+}
+
+// usable refuses a CMK that may not wrap or unwrap now (rules A15, A16, A18, C13).
+func (c cmkRecord) usable() error { return c.may(Use) }

@@ -10,12 +10,14 @@
 package keystore
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,9 +47,18 @@ type Config struct {
 type Store struct {
 	c     Config
 	erase *eraseFile
-	// making serialises what allocates erase slots.
+	// making serialises what allocates and frees erase slots.
 	making sync.Mutex
+	// changing serialises changes of CMKs, and is taken after making.
+	changing sync.Mutex
+	due      calendar
+	finished []Due
+
+	unreadable []error
 }
+
+// Unreadable is what Open met and could not read.
+func (s *Store) Unreadable() []error { return s.unreadable }
 
 // storeKey is the catalog's proof that it is this store's.
 const storeKey = "store"
@@ -70,29 +81,55 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, refusal.New(refusal.Damaged, "restore it from a backup of the state directory", "the erase keys are damaged: %w", err)
 	}
 	s := &Store{c: c, erase: e}
-	if err := errors.Join(s.bind(ctx), s.holdSlots(ctx)); err != nil {
-		return nil, errors.Join(err, e.close())
+	for _, step := range []func(context.Context) error{s.bind, s.readKeys, s.indexUses} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, e.close())
+		}
 	}
 	return s, nil
 }
 
-// holdSlots keeps the erase slots that CMKs name for them, whatever the erase file looks like.
-func (s *Store) holdSlots(ctx context.Context) error {
+// readKeys keeps the erase slots that CMKs name for them, whatever the erase file looks like, fills the calendar, and finishes
+// the deletions that were cut off.
+func (s *Store) readKeys(ctx context.Context) error {
 	named := map[int64]bool{}
+	var cut []cmkRecord
 	err := s.walk(ctx, "key/", func(key string, value []byte, err error) {
-		if err != nil {
-			return // it names nothing any more; `check` tells of it
+		var rec cmkRecord
+		if err == nil {
+			rec, err = parseCMK(key, value)
 		}
-		if rec, err := parseCMK(key, value); err == nil {
-			named[rec.Slot] = true
+		if err != nil {
+			s.unreadable = append(s.unreadable, err)
+			return
+		}
+		named[rec.Slot] = true
+		s.due.note(rec)
+		if rec.State == Deleting || rec.erasing() {
+			cut = append(cut, rec)
 		}
 	})
 	if err != nil {
 		return damaged(err)
 	}
 	s.erase.keepFor(named)
+	for _, rec := range cut {
+		// One that fails stays due, and keeps nobody from starting: it is gone for everybody already.
+		begun := slices.DeleteFunc(rec.dates(), func(d Due) bool { return !d.Begun() })
+		if rec.State == Deleting {
+			err = s.finish(ctx, rec)
+		} else {
+			_, err = s.finishMaterial(ctx, rec)
+		}
+		if err == nil {
+			s.finished = append(s.finished, begun...)
+		}
+	}
 	return nil
 }
+
+// Finished lists what a run before this one began to destroy, and this start has: nobody has told of it yet.
+func (s *Store) Finished() []Due { return s.finished }
 
 // bind checks that the catalog is of this store; the first start writes that into it.
 func (s *Store) bind(ctx context.Context) error {
@@ -104,7 +141,9 @@ func (s *Store) bind(ctx context.Context) error {
 	want := s.c.Root.Store.String()
 	if errors.Is(err, catalog.ErrNotFound) && s.c.Root.First {
 		id = []byte(want)
-		err = s.update(ctx, "first-start-"+want, func(t catalog.Txn) error { return t.Put(storeKey, id) })
+		err = s.update(ctx, "first-start-"+want, func(t catalog.Txn) error {
+			return errors.Join(t.Put(storeKey, id), t.Put(usesMarker, nil))
+		})
 	}
 	if errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrDamaged) || err == nil && string(id) != want {
 		return refusal.New(refusal.Damaged, "restore the catalog from a backup of the state directory",
@@ -135,11 +174,13 @@ func decodeJSON(key string, b []byte, v any) error {
 }
 
 func putJSON(t catalog.Txn, key string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // six bytes for one add up in a tag's value
+	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("keystore: record %q: %w", key, err)
 	}
-	return t.Put(key, b)
+	return t.Put(key, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
 // damaged makes a refusal of damage below, and leaves other errors alone.

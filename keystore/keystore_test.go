@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -25,13 +26,15 @@ type lab struct {
 	root    *keystore.Root
 	raw     catalog.Store
 	sealed  catalog.Store
+	clock   *clock.Fake
 	n       int
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	base := t.TempDir()
-	l := &lab{t: t, dir: filepath.Join(base, "state"), keyFile: filepath.Join(base, "config", "root.key"), region: "here"}
+	l := &lab{t: t, dir: filepath.Join(base, "state"), keyFile: filepath.Join(base, "config", "root.key"), region: "here",
+		clock: clock.NewFake(time.Unix(1e9, 0))}
 	mkdir(t, l.dir)
 	l.open()
 	t.Cleanup(l.close)
@@ -72,7 +75,7 @@ func (l *lab) tryOpen() (err error) {
 		l.sealed = l.wrap(l.sealed)
 	}
 	l.Store, err = keystore.Open(l.ctx(), keystore.Config{
-		Catalog: l.sealed, Root: l.root, Region: l.region, Clock: clock.NewFake(time.Unix(1e9, 0)),
+		Catalog: l.sealed, Root: l.root, Region: l.region, Clock: l.clock,
 		Administrators: func(string) []string { return []string{"root", "alice"} },
 	})
 	if err != nil {
@@ -114,7 +117,7 @@ func (l *lab) grant(project string) keystore.Info {
 
 func (l *lab) create(project, alias string) keystore.Info {
 	l.t.Helper()
-	key, err := l.CreateKey(l.ctx(), l.request(), project, alias)
+	key, err := l.CreateKey(l.ctx(), l.request(), project, keystore.KeySpec{Alias: alias})
 	must(l.t, err)
 	return key
 }
@@ -178,7 +181,7 @@ func TestMainJob(t *testing.T) {
 	}
 	again, err := l.Key(l.ctx(), "default", key.ID)
 	must(t, err)
-	if again != key {
+	if !reflect.DeepEqual(again, key) {
 		t.Errorf("the key shows as %+v, was %+v", again, key)
 	}
 	keys, err := l.Verify(l.ctx(), func(p keystore.Problem) { t.Errorf("found %+v", p) })

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -97,7 +98,9 @@ func (r *Root) Lock() error {
 	if r.Locked() {
 		return nil
 	}
-	if err := r.otherWay(""); err != nil {
+	// It bounds itself.
+	proven := func(except string) ([]string, error) { return r.provenSlot(context.Background(), except) }
+	if err := r.otherWay("", proven); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -109,11 +112,16 @@ func (r *Root) Lock() error {
 	return nil
 }
 
-// openAtStart opens the root key by the key file. Where that is missing or damaged, and another slot could open the root
-// key, it stays locked.
+// openAtStart opens the root key by an automatic slot. Where none opens it, and there is another slot, it stays locked.
 func (r *Root) openAtStart() error {
-	err := r.UnlockFile()
-	if err == nil || exists(r.keyFile) && refusal.CodeOf(err) != refusal.Damaged {
+	if r.token != nil {
+		return r.startByToken()
+	}
+	_, failed, err := r.unlockAutomatic(context.Background()) // it bounds itself
+	for _, a := range failed {
+		r.Failed = append(r.Failed, fmt.Sprintf("slot %s could not open the root key at the start: %v", a.name, a.err))
+	}
+	if err == nil || r.keyFileFatal(err) {
 		return err
 	}
 	bad, errSlots := r.wholeSlot(KeyFileSlot)
@@ -129,15 +137,6 @@ func (r *Root) openAtStart() error {
 	// No command lists the slots while no daemon runs, so this is where to say why they don't help.
 	refused := refusal.From(err)
 	return refusal.New(refused.Code, refused.Hint, "%w; %s", err, strings.Join(bad, "; "))
-}
-
-// UnlockFile opens the root key by the key file.
-func (r *Root) UnlockFile() error {
-	key, err := r.loadFile()
-	if err != nil {
-		return fullRefusal(err)
-	}
-	return r.adopt(key)
 }
 
 // loadFile reads this store's root key from the key file.

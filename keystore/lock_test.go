@@ -75,7 +75,10 @@ func lockedRefuses(l *lab, slot keystore.SlotInfo) map[string]func(context.Conte
 			_, err := l.GenerateDEK(ctx, "default", "mine", disk1, "l2", 512)
 			return err
 		},
-		"key create":  func(ctx context.Context) error { _, err := l.CreateKey(ctx, "r", "default", "other"); return err },
+		"key create": func(ctx context.Context) error {
+			_, err := l.CreateKey(ctx, "r", "default", keystore.KeySpec{Alias: "other"})
+			return err
+		},
 		"first grant": func(ctx context.Context) error { _, _, err := l.Grant(ctx, "r", "b", "root"); return err },
 		"check":       func(ctx context.Context) error { _, err := l.Verify(ctx, func(keystore.Problem) {}); return err },
 		"slot add": func(ctx context.Context) error {

@@ -22,10 +22,13 @@ const (
 	Disabled
 	PendingDeletion
 	PendingImport
+	// Deleting is a CMK whose erase key is being overwritten: it is gone for everybody, and a start finishes it.
+	Deleting
 )
 
 var stateWords = map[State]string{
 	Enabled: "Enabled", Disabled: "Disabled", PendingDeletion: "Pending deletion", PendingImport: "Pending import",
+	Deleting: "Deleting",
 }
 
 // String is the word that is printed.
@@ -59,17 +62,40 @@ const recordVersion = 1
 
 // cmkRecord is a CMK at key/PROJECT/ID.
 type cmkRecord struct {
-	Version  int          `json:"v"`
-	ID       uuid.UUID    `json:"id"`
-	Alias    string       `json:"alias"`
-	Project  string       `json:"project"`
-	Region   string       `json:"region"`
-	State    State        `json:"state"`
-	Default  bool         `json:"default"`
-	Origin   string       `json:"origin"`
-	Created  time.Time    `json:"created"`
+	Version int       `json:"v"`
+	ID      uuid.UUID `json:"id"`
+	Alias   string    `json:"alias"`
+	Project string    `json:"project"`
+	Region  string    `json:"region"`
+	State   State     `json:"state"`
+	Default bool      `json:"default"`
+	Origin  string    `json:"origin"`
+	Created time.Time `json:"created"`
+	// Slot is the pair in the erase file; 0 and no versions where there is no key material.
 	Slot     int64        `json:"slot"`
 	Versions []cmkVersion `json:"versions"`
+
+	Description string            `json:"description,omitempty"`
+	Tags        map[string]string `json:"tags,omitempty"`
+	// Deletion is when the CMK is destroyed; set exactly while it is Pending deletion.
+	Deletion *time.Time `json:"deletion,omitempty"`
+	// RotationDays is how often it is rotated, 0 for never; RotationFrom is what the days are counted from.
+	RotationDays int          `json:"rotation_days,omitempty"`
+	RotationFrom *time.Time   `json:"rotation_from,omitempty"`
+	Import       *importState `json:"import,omitempty"`
+}
+
+// importState is what is kept of imported key material, and of the parameters for importing some.
+type importState struct {
+	// Parameters is the id of the newest import parameters, Until how long they are good.
+	Parameters uuid.UUID `json:"parameters"`
+	Until      time.Time `json:"until"`
+	// Fingerprint tells the material that was imported first: no other is taken after it.
+	Fingerprint []byte `json:"fingerprint,omitempty"`
+	// Expires is when the material is deleted; nil for never.
+	Expires *time.Time `json:"expires,omitempty"`
+	// Erasing tells that the erase key is being overwritten: the material is as good as gone, and a start finishes it.
+	Erasing bool `json:"erasing,omitempty"`
 }
 
 // cmkVersion is one version of a CMK's key material, the newest last.
@@ -97,8 +123,12 @@ func (c cmkRecord) check() error {
 	switch {
 	case c.Version != recordVersion:
 		return fmt.Errorf("it has version %d, this build reads version %d", c.Version, recordVersion)
-	case len(c.Versions) == 0 || c.State == 0 || c.ID == uuid.Nil:
+	case c.State == 0 || c.ID == uuid.Nil, len(c.Versions) == 0 && c.Origin == OriginGenerated:
 		return errors.New("it is incomplete")
+	case (len(c.Versions) == 0) != (c.Slot == 0), len(c.Versions) == 0 && (c.State == Enabled || c.State == Disabled):
+		return fmt.Errorf("it is %s with %d versions of key material in slot %d", c.State, len(c.Versions), c.Slot)
+	case (c.Deletion != nil) != (c.State == PendingDeletion):
+		return fmt.Errorf("it is %s, and its date of deletion does not fit that", c.State)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"nbdcrypt/pkg/durable"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
+	"nbdcrypt/pkg/token"
 )
 
 // Names in the state directory.
@@ -32,11 +33,14 @@ type Root struct {
 	// First tells that the store is not complete yet: its catalog, log and erase file may be made. Open of the key
 	// store completes it.
 	First bool
+	// Failed says of each automatic slot, but the key file, why it did not open the root key at the start.
+	Failed []string
 
-	keyFile  string
-	stateDir string
-	header   header
-	// ways is held by what changes which slots there are, and by Lock, which asks.
+	place
+	header header
+	// making is held by what makes a slot, for as long as a device or a library takes.
+	making sync.Mutex
+	// ways is held by what changes which slots there are, and by Lock, which asks. It is taken after making.
 	ways sync.Mutex
 	// mu is held for reading by whoever uses the root key, and never while a catalog is read.
 	mu  sync.RWMutex
@@ -45,6 +49,14 @@ type Root struct {
 	// under a key derived from it, and no CMK, since those are wrapped with an erase key as salt. So it stays when the
 	// root key is locked, and what is known of disks and keys can be read on.
 	values *secret.Key // nil before the root key was first open
+}
+
+// place is where a store is, and what it opens by at a start.
+type place struct {
+	keyFile  string
+	stateDir string
+	// token holds the store in the place of a root key file; key is the local key then. It is nil for other stores.
+	token tokenKey
 }
 
 // rootPurpose is why a root key is in memory.
@@ -69,7 +81,8 @@ func (r *Root) Close() {
 	}
 }
 
-// OpenRoot opens the root key of the store in stateDir, which exists, and makes both on first use. The root key is locked
+// OpenRoot opens the root key of the store in stateDir, which exists, and makes both on first use. For keyFile there may be the URI of
+// a key on a token: a new store is held by that token then. The root key is locked
 // where the key file can't open it and another slot can. Every failure is a refusal: Locked where the right key is not
 // there, Damaged where a file is not as it was written.
 func OpenRoot(keyFile, stateDir string) (*Root, error) {
@@ -91,24 +104,38 @@ func fullRefusal(err error) error {
 }
 
 func openRoot(keyFile, stateDir string) (*Root, error) {
+	if token.IsURI(keyFile) {
+		k, err := parseToken(keyFile, stateDir)
+		if err != nil {
+			return nil, err
+		}
+		return openPlace(place{stateDir: stateDir, token: k})
+	}
 	if err := checkOutside(keyFile, stateDir); err != nil {
 		return nil, err
 	}
-	store, first := filepath.Join(stateDir, storeFile), filepath.Join(stateDir, firstFile)
+	return openPlace(place{keyFile: keyFile, stateDir: stateDir})
+}
+
+func openPlace(p place) (*Root, error) {
+	store, first := filepath.Join(p.stateDir, storeFile), filepath.Join(p.stateDir, firstFile)
 	switch {
 	case exists(store):
-		return openExisting(keyFile, store, stateDir, false)
-	case exists(first) && (exists(keyFile) || trace(stateDir) != ""):
-		return openExisting(keyFile, first, stateDir, true)
+		return openExisting(p, store, false)
+	case exists(first) && (exists(p.keyFile) || trace(p.stateDir) != ""):
+		return openExisting(p, first, true)
 	}
-	if err := checkVirgin(keyFile, stateDir, exists(first)); err != nil {
+	if err := checkVirgin(p.keyFile, p.stateDir, exists(first)); err != nil {
 		return nil, err
 	}
-	root, err := makeRoot(keyFile, stateDir)
-	if err != nil {
-		return nil, fmt.Errorf("keystore: making the root key file %s: %w", keyFile, err)
+	root, err := makeRoot(p)
+	switch {
+	case err == nil:
+		return root, nil
+	case p.token != nil:
+		return nil, fmt.Errorf("making a store that a token holds: %w", err)
 	}
-	return root, nil
+	return nil, fmt.Errorf("keystore: making the root key file %s: %w", p.keyFile, err)
 }
 
 // checkVirgin refuses to make a root key where traces say that there was one.
@@ -136,7 +163,7 @@ func trace(stateDir string) string {
 
 // makeRoot makes header and root key. The header is first: a key file without one means a state directory that is
 // missing, and no key file is ever made for a header that is complete.
-func makeRoot(keyFile, stateDir string) (*Root, error) {
+func makeRoot(p place) (*Root, error) {
 	store, err := uuid.NewRandom()
 	if err != nil {
 		return nil, err
@@ -145,7 +172,7 @@ func makeRoot(keyFile, stateDir string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	root := &Root{Store: store, Made: true, First: true, keyFile: keyFile, stateDir: stateDir}
+	root := &Root{Store: store, Made: true, First: true, place: p}
 	if err := root.adopt(key); err != nil {
 		return nil, err
 	}
@@ -156,18 +183,28 @@ func makeRoot(keyFile, stateDir string) (*Root, error) {
 	return root, nil
 }
 
-// write makes the header and the key file of a root key that was just made.
+// write makes the header of a root key that was just made, and its key file, unless a token holds it.
 func (r *Root) write() (err error) {
 	if r.header, err = newHeader(r.key, r.Store); err != nil {
 		return err
+	}
+	if r.token != nil {
+		if err := r.sealLocal(); err != nil {
+			return err
+		}
 	}
 	head, err := r.header.encode()
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(r.stateDir, firstFile), head); err != nil {
+	if err := replaceFile(filepath.Join(r.stateDir, firstFile), head); err != nil || r.token != nil {
 		return err
 	}
+	return r.writeKeyFile()
+}
+
+// writeKeyFile makes the key file, where there is none.
+func (r *Root) writeKeyFile() error {
 	if err := os.MkdirAll(filepath.Dir(r.keyFile), 0o700); err != nil {
 		return err
 	}
@@ -177,7 +214,10 @@ func (r *Root) write() (err error) {
 	}
 	defer text.Destroy()
 	var n int
-	secret.Do(func() { n, err = writeText(text.Bytes(), rootKind, "key", r.Store, r.key.Bytes()) })
+	err = r.use(func(root []byte) (err error) {
+		secret.Do(func() { n, err = writeText(text.Bytes(), rootKind, "key", r.Store, root) })
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -185,12 +225,15 @@ func (r *Root) write() (err error) {
 }
 
 // openExisting opens the root key that the header names.
-func openExisting(keyFile, headerFile, stateDir string, first bool) (*Root, error) {
+func openExisting(p place, headerFile string, first bool) (*Root, error) {
 	h, err := readHeader(headerFile)
 	if err != nil {
 		return nil, err
 	}
-	root := &Root{Store: h.store, First: first, keyFile: keyFile, stateDir: stateDir, header: h}
+	root := &Root{Store: h.store, First: first, place: p, header: h}
+	if err := root.checkHolder(); err != nil {
+		return nil, err
+	}
 	if err := root.openAtStart(); err != nil {
 		return nil, err
 	}

@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"nbdcrypt/keystore"
+	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -80,8 +82,8 @@ func TestDamagedRootKeyAndHeaderAreRefused(t *testing.T) {
 				t.Errorf("%s %s: %v", path, what, r)
 			}
 		}
-		writeFile(t, path, bytes.Replace(whole, []byte(" 1\n"), []byte(" 2\n"), 1))
-		wantWords(t, wantCode(t, l.tryRoot(), refusal.Damaged), path, "version 2", "reads version 1")
+		writeFile(t, path, bytes.Replace(whole, []byte(" 1\n"), []byte(" 3\n"), 1))
+		wantWords(t, wantCode(t, l.tryRoot(), refusal.Damaged), path, "version 3", "reads version 1")
 		writeFile(t, path, whole)
 	}
 	l.open()
@@ -143,7 +145,7 @@ func TestRuleA5_RootKeyInsideTheStateDirectoryIsRefused(t *testing.T) {
 // A first start that was cut short at any point goes on with the same root key, or makes one where none was used.
 func TestFirstStartGoesOnWhereItStopped(t *testing.T) {
 	base := t.TempDir()
-	l := &lab{t: t, dir: filepath.Join(base, "state"), keyFile: filepath.Join(base, "root.key"), region: "here"}
+	l := &lab{t: t, dir: filepath.Join(base, "state"), keyFile: filepath.Join(base, "root.key"), region: "here", clock: clock.NewFake(time.Unix(1e9, 0))}
 	mkdir(t, l.dir)
 	root, err := keystore.OpenRoot(l.keyFile, l.dir)
 	must(t, err)

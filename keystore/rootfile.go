@@ -128,9 +128,15 @@ func parseRootKey(text []byte) (uuid.UUID, *secret.Key, error) {
 type header struct {
 	store  uuid.UUID
 	rootID [rootIDSize]byte
+	// token names the key that holds the store, and local is the local key under it; empty where there is a root key file.
+	token string
+	local []byte
 }
 
 func parseHeader(b []byte) (h header, err error) {
+	if bytes.HasPrefix(b, []byte(heldFirstLine)) {
+		return parseHeldHeader(b)
+	}
 	store, digits, err := parseText(b, storeKind, "root", 2*rootIDSize)
 	if err != nil {
 		return h, err
@@ -141,6 +147,9 @@ func parseHeader(b []byte) (h header, err error) {
 }
 
 func (h header) encode() ([]byte, error) {
+	if h.local != nil {
+		return h.encodeHeld()
+	}
 	b := make([]byte, 256)
 	n, err := writeText(b, storeKind, "root", h.store, h.rootID[:])
 	return b[:n], err

@@ -5,28 +5,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-
-	"nbdcrypt/pkg/child"
 )
 
 const (
-	slotKind       = "nbdcrypt-slot"
-	saltSize       = 16
-	wrappedSize    = keySize + blobOverhead
-	kindPassphrase = "passphrase"
-)
-
-// What new passphrase slots cost, and the bounds of what is opened: a file that somebody weakened is refused, and so is one
-// that would take all memory (docs/keystore-format.md). Tests lower them.
-var (
-	newCost   = child.Params{Time: 3, Memory: 256 << 10, Lanes: 4}
-	leastCost = child.Params{Time: 3, Memory: 64 << 10, Lanes: 1}
-	mostCost  = child.Params{Time: 16, Memory: 1 << 20, Lanes: 8}
+	slotKind    = "nbdcrypt-slot"
+	wrappedSize = keySize + blobOverhead
 )
 
 // slot is what a slot's file says.
@@ -35,8 +22,7 @@ type slot struct {
 	kind      string
 	name      string
 	created   time.Time
-	cost      child.Params
-	salt      []byte
+	way       way
 	wrapped   []byte
 }
 
@@ -47,9 +33,7 @@ func (s slot) common() string {
 }
 
 // bound are the lines that the wrapped key is bound to.
-func (s slot) bound() string {
-	return fmt.Sprintf("%sargon2id %d %d %d\nsalt %x\n", s.common(), s.cost.Time, s.cost.Memory, s.cost.Lanes, s.salt)
-}
+func (s slot) bound() string { return s.common() + s.way.lines() }
 
 func (s slot) identity() identity { return newIdentity("nbdcrypt/v1/slot", s.store).text(s.bound()) }
 
@@ -73,17 +57,18 @@ func parseSlotFile(b []byte) (s slot, err error) {
 	if l.bad || !nameRule.MatchString(s.kind) || !nameRule.MatchString(s.name) || !strings.HasPrefix(string(b), s.common()) {
 		return slot{}, errText
 	}
-	if s.kind != kindPassphrase {
+	parse := slotKinds[s.kind]
+	if parse == nil {
 		return s, fmt.Errorf("it is of kind %s, which this build does not know", s.kind)
 	}
-	s.cost = l.cost("argon2id")
-	s.salt, s.wrapped = l.hex("salt", saltSize), l.hex("key", wrappedSize)
+	s.way = parse(&l)
+	s.wrapped = l.hex("key", wrappedSize)
 	again, err := s.encode()
 	if err == nil && (l.bad || !bytes.Equal(again, b)) {
 		err = errText
 	}
 	if err == nil {
-		err = s.checkCost()
+		err = s.way.check()
 	}
 	if err != nil {
 		return slot{}, err
@@ -114,19 +99,6 @@ func checkSlotFile(b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: its sum does not fit", errText)
 	}
 	return l.rest[:len(l.rest)-tail], nil
-}
-
-func (s slot) checkCost() error {
-	c := s.cost
-	switch {
-	case c.Time < leastCost.Time || c.Memory < leastCost.Memory || c.Lanes < leastCost.Lanes:
-		return fmt.Errorf("argon2id with %d passes over %d KiB is too weak: at least %d passes over %d KiB are taken",
-			c.Time, c.Memory, leastCost.Time, leastCost.Memory)
-	case c.Time > mostCost.Time || c.Memory > mostCost.Memory || c.Lanes > mostCost.Lanes:
-		return fmt.Errorf("argon2id with %d passes over %d KiB in %d lanes takes too much: at most %d passes over %d KiB in %d lanes are done",
-			c.Time, c.Memory, c.Lanes, mostCost.Time, mostCost.Memory, mostCost.Lanes)
-	}
-	return nil
 }
 
 // lines takes a text apart. Once a line does not fit, bad is set and all that follows is empty.
@@ -161,18 +133,4 @@ func (l *lines) hex(word string, n int) []byte {
 	}
 	l.check(err)
 	return b
-}
-
-func (l *lines) cost(word string) (p child.Params) {
-	fields := strings.Split(l.next(word), " ")
-	if len(fields) != 3 {
-		l.bad = true
-		return p
-	}
-	for i, n := range []*uint32{&p.Time, &p.Memory, &p.Lanes} {
-		v, err := strconv.ParseUint(fields[i], 10, 32)
-		l.check(err)
-		*n = uint32(v)
-	}
-	return p
 }

@@ -19,7 +19,7 @@ func someSlot(t testing.TB) (s slot, wrapping material) {
 	t.Helper()
 	wrapping = material{key: bytes.Repeat([]byte{7}, child.KeySize)}
 	s = slot{store: uuid.New(), id: uuid.New(), kind: kindPassphrase, name: "laptop", created: time.Unix(1e9, 0).UTC(),
-		cost: productCost, salt: bytes.Repeat([]byte{0xa5}, saltSize)}
+		way: passphraseWay{productCost, bytes.Repeat([]byte{0xa5}, saltSize)}}
 	var err error
 	if s.wrapped, err = sealBlob(wrapping, s.identity(), bytes.Repeat([]byte{9}, keySize)); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestRuleA4_CostsOutsideTheBoundsAreRefused(t *testing.T) {
 		{child.Params{Time: 1<<32 - 1, Memory: 1<<32 - 1, Lanes: 1<<32 - 1}, "too much"},
 	} {
 		s, _ := someSlot(t)
-		s.cost = c.cost
+		s.way = passphraseWay{c.cost, make([]byte, saltSize)}
 		_, err := parseSlotFile(encoded(t, s))
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%+v: %v", c.cost, err)
@@ -126,7 +126,7 @@ func TestSlotFileGrammar(t *testing.T) {
 		{"nbdcrypt-slot 1\n", "nbdcrypt-slot 2\n", "version 2"},
 		{"nbdcrypt-slot 1\n", "nbdcrypt-slot x\n", errText.Error()},
 		{"nbdcrypt-slot 1\n", "nbdcrypt-slot 01\n", "version 01"},
-		{"kind passphrase\n", "kind tpm2\n", "kind tpm2"},
+		{"kind passphrase\n", "kind magic\n", "kind magic"},
 		{"kind passphrase\n", "kind \n", errText.Error()},
 		{id, strings.ToUpper(id), errText.Error()},
 		{id, "{" + id + "}", errText.Error()},
@@ -165,10 +165,10 @@ func TestSlotFileGrammar(t *testing.T) {
 // What all kinds of slots have is known of one of a kind to come.
 func TestSlotOfAnUnknownKind(t *testing.T) {
 	s, _ := someSlot(t)
-	s.kind = "tpm2"
+	s.kind = "magic"
 	b := resum(t, []byte(s.common()+"pcr 7\nkey "+hex.EncodeToString([]byte("x"))+"\nsum 0123456789abcdef\n"))
 	got, err := parseSlotFile(b)
-	if err == nil || got.kind != "tpm2" || got.name != s.name || got.id != s.id || !got.created.Equal(s.created) {
+	if err == nil || got.kind != "magic" || got.name != s.name || got.id != s.id || !got.created.Equal(s.created) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -189,7 +189,7 @@ func FuzzSlotFile(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if again := encoded(t, s); !bytes.Equal(again, b) || s.checkCost() != nil || len(s.wrapped) != wrappedSize {
+			if again := encoded(t, s); !bytes.Equal(again, b) || s.way.check() != nil || len(s.wrapped) != wrappedSize {
 				t.Errorf("%q is taken as %+v", b, s)
 			}
 		}

@@ -23,11 +23,15 @@ func (r *Root) RemoveSlot(ctx context.Context, id string) error {
 	if err := errors.Join(ctx.Err(), r.needOpen()); err != nil {
 		return err
 	}
+	if err := r.noSlots(); err != nil {
+		return err
+	}
 	path, err := r.findSlot(id)
 	if err != nil {
 		return err
 	}
-	if err := r.otherWay(id); err != nil {
+	proven := func(except string) ([]string, error) { return r.provenSlot(ctx, except) }
+	if err := r.otherWay(id, proven); err != nil {
 		return err
 	}
 	if err := wipeFile(path); err != nil {
@@ -44,13 +48,21 @@ func (r *Root) findSlot(id string) (path string, err error) {
 	found, err := r.findSlots()
 	for _, f := range found {
 		if f.id.String() == id {
-			return r.slotPath(f.id), nil
+			return r.slotPath(f.id), checkRegular(r.slotPath(f.id))
 		}
 	}
 	if err != nil {
 		return "", err
 	}
 	return "", refusal.New(refusal.NotFound, "`nbdcrypt root slot list` lists them", "there is no slot %.100q", id)
+}
+
+// checkRegular refuses to remove what was put in a slot's place and can't have been one.
+func checkRegular(path string) error {
+	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+		return refusal.New(refusal.Failed, "look at what it is; where nothing needs it, remove it by hand", "%s is no file of a slot: it is not a regular file", path)
+	}
+	return nil
 }
 
 // checkKeyFile refuses to remove a file that may be something else than this store's key, whole or damaged.

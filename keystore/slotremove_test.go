@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/refusal"
 )
@@ -172,7 +174,7 @@ func killChild(nth int, done <-chan struct{}) {
 			pids, _ := os.ReadFile(list)
 			for _, pid := range strings.Fields(string(pids)) {
 				name, _ := os.ReadFile("/proc/" + pid + "/cmdline")
-				if n, err := strconv.Atoi(pid); err == nil && string(name) == "nbdcrypt-argon2\x00" && !seen[pid] {
+				if n, err := strconv.Atoi(pid); err == nil && string(name) == "nbdcrypt-child\x00argon2\x00" && !seen[pid] {
 					seen[pid] = true
 					if len(seen) == nth {
 						_ = syscall.Kill(n, syscall.SIGKILL)
@@ -240,4 +242,53 @@ func TestNoRoomForASlot(t *testing.T) {
 	}
 	must(t, l.root.RemoveSlot(l.ctx(), slot.ID))
 	l.close()
+}
+
+// A slot that is there and opens nothing by now (its credential is another, its TPM has other registers) is no way back: what still
+// opens the root key is neither removed nor locked away.
+func TestRuleC8_SlotThatOpensNothingIsNoWayBack(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	l := newLab(t)
+	credential := filepath.Join(dir, "mine")
+	given := passphrase(t, strings.Repeat("x", 32))
+	slot, _, err := l.root.AddCredential(l.ctx(), "mine", "mine", given)
+	must(t, err)
+	writeFile(t, credential, []byte(strings.Repeat("y", 32)))
+	wantWords(t, wantCode(t, l.root.RemoveSlot(l.ctx(), keystore.KeyFileSlot), refusal.Busy), slot.ID, "does not open")
+	must(t, os.Rename(l.keyFile, l.keyFile+".away"))
+	wantWords(t, wantCode(t, l.root.Lock(), refusal.Busy), slot.ID, "does not open")
+	writeFile(t, credential, given.Bytes())
+	must(t, l.root.Lock())
+	_, err = l.root.UnlockAutomatic(l.ctx())
+	must(t, err)
+	must(t, os.Rename(l.keyFile+".away", l.keyFile))
+	must(t, l.root.RemoveSlot(l.ctx(), keystore.KeyFileSlot))
+	wantCode(t, l.root.RemoveSlot(l.ctx(), slot.ID), refusal.Busy)
+}
+
+// What is no regular file is no slot's: it is listed, left alone, and named as what it is.
+func TestRemovingWhatIsNoFile(t *testing.T) {
+	l := newLab(t)
+	l.addSlot("laptop", horse)
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	writeFile(t, elsewhere, []byte("not ours"))
+	for _, put := range []func(path string) error{
+		func(path string) error { return os.Mkdir(path, 0o700) },
+		func(path string) error { return os.Symlink(elsewhere, path) },
+		func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		id := uuid.NewString()
+		path := filepath.Join(l.dir, keystore.SlotsDir, id)
+		must(t, put(path))
+		refused := wantCode(t, l.root.RemoveSlot(l.ctx(), id), refusal.Failed)
+		wantWords(t, refused, "not a regular file", "by hand")
+		if _, err := os.Lstat(path); err != nil || len(l.slots()) != 3 {
+			t.Errorf("%v, slots %+v", err, l.slots())
+		}
+		must(t, os.Remove(path))
+	}
+	if text := readFile(t, elsewhere); string(text) != "not ours" {
+		t.Errorf("it holds %q", text)
+	}
 }

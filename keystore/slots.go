@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -45,17 +46,23 @@ type foundSlot struct {
 }
 
 func (f foundSlot) info() SlotInfo {
-	i := SlotInfo{ID: f.id.String(), Kind: f.kind, Name: f.name, Present: f.bad == nil, Created: f.created}
+	i := SlotInfo{ID: f.id.String(), Kind: f.kind, Name: f.name, Created: f.created}
 	if f.bad != nil {
 		i.Detail = "it opens nothing: " + f.bad.Error()
-	} else {
-		i.Detail = fmt.Sprintf("argon2id, %d passes over %d MiB", f.cost.Time, f.cost.Memory>>10)
+		return i
+	}
+	i.Detail, i.Automatic, i.Present = f.way.detail(), f.way.automatic(), true
+	if err := f.way.ready(); err != nil {
+		i.Detail, i.Present = i.Detail+": "+err.Error(), false
 	}
 	return i
 }
 
 // Slots lists what could open the root key, and what should and can't; locked or not.
 func (r *Root) Slots() ([]SlotInfo, error) {
+	if r.token != nil {
+		return []SlotInfo{r.tokenInfo()}, nil
+	}
 	found, err := r.findSlots()
 	if err != nil {
 		return nil, err
@@ -148,11 +155,15 @@ func readSlotFile(path string) (slot, error) {
 
 func fileTime(st fs.FileInfo) time.Time { return st.ModTime().UTC().Truncate(time.Second) }
 
-// Reopens refuses where no slot could open the root key again once it is closed: what is in memory is all there is of it.
-func (r *Root) Reopens() error { return r.otherWay("") }
+// Reopens refuses where no slot could open the root key again once it is closed: what is in memory is all there is of it. It tries
+// none that takes its time.
+func (r *Root) Reopens() error { return r.otherWay("", r.readySlot) }
 
-// otherWay refuses where no slot but the one named could open the root key.
-func (r *Root) otherWay(except string) error {
+// otherWay refuses where no slot but the one named could open the root key. look looks at those that are files.
+func (r *Root) otherWay(except string, look func(except string) (bad []string, err error)) error {
+	if r.token != nil {
+		return nil // a token that is away may come back, and locking must not need it
+	}
 	var why []string
 	hint := "run `nbdcrypt root slot add passphrase` first"
 	if except != KeyFileSlot {
@@ -164,7 +175,7 @@ func (r *Root) otherWay(except string) error {
 		why = append(why, err.Error())
 		hint += ", or put the root key file back at " + r.keyFile
 	}
-	bad, err := r.wholeSlot(except)
+	bad, err := look(except)
 	if err != nil || bad == nil {
 		return err
 	}
@@ -175,19 +186,59 @@ func (r *Root) otherWay(except string) error {
 	return refusal.New(refusal.Busy, hint, "nothing else could open the root key again: %s", strings.Join(why, "; "))
 }
 
-// wholeSlot looks for a slot's file, but for the one named, that is whole; bad is nil where there is one, else says of each
-// what is wrong with it.
-func (r *Root) wholeSlot(except string) (bad []string, err error) {
+// slotWhere looks for a slot's file, but for the one named, that is whole, and has nothing wrong with it; bad is nil where there is
+// one, else says of each what is wrong with it.
+func (r *Root) slotWhere(except string, wrong func(slot) error) (bad []string, err error) {
 	found, err := r.findSlots()
 	bad = []string{}
 	for _, f := range found {
-		switch {
-		case f.id.String() == except:
-		case f.bad == nil:
-			return nil, nil
-		default:
-			bad = append(bad, fmt.Sprintf("slot %s opens nothing: %v", f.id, f.bad))
+		if f.id.String() == except {
+			continue
 		}
+		why := f.bad
+		if why == nil {
+			why = wrong(f.slot)
+		}
+		if why == nil {
+			return nil, nil
+		}
+		bad = append(bad, fmt.Sprintf("slot %s opens nothing: %v", f.id, why))
 	}
 	return bad, err
+}
+
+func (r *Root) wholeSlot(except string) (bad []string, err error) {
+	return r.slotWhere(except, func(slot) error { return nil })
+}
+
+func (r *Root) readySlot(except string) (bad []string, err error) {
+	return r.slotWhere(except, func(s slot) error { return s.way.ready() })
+}
+
+// provenSlot looks for one that a person opens, and tries those that open by themselves: a TPM that is there may have other registers
+// by now.
+func (r *Root) provenSlot(ctx context.Context, except string) (bad []string, err error) {
+	tried := map[string]error{}
+	wrong := func(s slot) error {
+		if s.way.automatic() {
+			return cmp.Or(tried[s.id.String()], errNoAnswer)
+		}
+		return nil
+	}
+	if bad, err = r.slotWhere(except, wrong); err != nil || len(bad) == 0 {
+		return bad, err
+	}
+	all, err := r.automatic(except)
+	if err != nil {
+		return nil, err
+	}
+	won, failed := firstOf(ctx, all)
+	if won != nil {
+		won.key.Destroy()
+		return nil, nil
+	}
+	for _, a := range failed {
+		tried[a.id] = a.err
+	}
+	return r.slotWhere(except, wrong)
 }
