@@ -356,8 +356,12 @@ func TestNBD25_AnErrorInALaterPiece(t *testing.T) {
 // TestNBD25_SomeOfAReadWaits: pieces that are at hand and pieces that wait for storage come in one answer, and the last
 // chunk says so whoever sends it.
 func TestNBD25_SomeOfAReadWaits(t *testing.T) {
+	rounds := uint64(60)
+	if testing.Short() {
+		rounds = 15
+	}
 	chunkWays(t, func(t *testing.T, enter func(*house) *chunky) {
-		for round := range uint64(60) {
+		for round := range rounds {
 			dev := &nbdtest.Hooked{Full: nbdtest.NewMemory(diskSize), Before: func(nbdtest.Op, int64, int64) error { return nil },
 				Nowait: func(off, _ int64) error {
 					if (uint64(off)>>17*0x9e3779b97f4a7c15+round*77)>>5%3 == 0 {

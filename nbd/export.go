@@ -17,6 +17,9 @@ const lingerTime = 5 * time.Second
 type Options struct {
 	ReadOnly    bool
 	Description string
+	// Admits tells who may have the export open, besides what Exports says when it is asked; nil is everybody. Once it
+	// answers differently, Review holds the connections against it.
+	Admits func(Peer) bool
 }
 
 // Export is a device under a name, for as long as one attachment lasts. All its connections are one fsync domain
@@ -35,6 +38,8 @@ type Export struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
+	// left is made by HangUp, and closed when no connection is left.
+	left chan struct{}
 }
 
 // NewExport makes an export that answers requests until Drain.
@@ -87,6 +92,27 @@ func (e *Export) refuseNew() {
 	}
 }
 
+// HangUp ends every connection in good order and waits for that: requests that were read are answered, nobody hears ESHUTDOWN, and nobody
+// comes in any more. It is for clients that wait for the next server and go on there, as a kernel does: to it ESHUTDOWN is an error of the disk.
+// Drain comes after it.
+func (e *Export) HangUp(ctx context.Context) error {
+	e.mu.Lock()
+	if e.left == nil {
+		e.left = make(chan struct{})
+		if len(e.conns) == 0 {
+			close(e.left)
+		}
+	}
+	e.mu.Unlock()
+	e.each((*conn).finish)
+	select {
+	case <-e.left:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("nbd: hanging up on the clients of %q: %w", e.name, ctx.Err())
+	}
+}
+
 // Close refuses new requests and cuts every connection of the export at once.
 func (e *Export) Close() {
 	e.refuseNew()
@@ -101,11 +127,27 @@ func (e *Export) each(act func(*conn)) {
 	}
 }
 
-// join counts c in; false means that the export is on its way out.
+func (e *Export) admits(c *conn) bool { return e.options.Admits == nil || e.options.Admits(c.peer) }
+
+// Review ends, in good order, the connections of those whom Admits lets in no more, and tells how many. Nobody slips in meanwhile: who
+// joins is asked about under the same lock.
+func (e *Export) Review() (ended int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.conns {
+		if !e.admits(c) {
+			c.finish()
+			ended++
+		}
+	}
+	return ended
+}
+
+// join counts c in; false means that the export is on its way out, for c at least.
 func (e *Export) join(c *conn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.gate.isShut() {
+	if e.gate.isShut() || e.left != nil || !e.admits(c) {
 		return false
 	}
 	e.conns[c] = struct{}{}
@@ -117,6 +159,9 @@ func (e *Export) part(c *conn) {
 	e.mu.Lock()
 	delete(e.conns, c)
 	left := len(e.conns)
+	if left == 0 && e.left != nil {
+		close(e.left)
+	}
 	e.mu.Unlock()
 	if left == 0 {
 		e.memory.wipe()

@@ -3,6 +3,7 @@ package nbd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"syscall"
 	"time"
@@ -47,7 +48,7 @@ type session struct {
 }
 
 func newSession(c *conn, e *Export) *session {
-	s := &session{conn: c, export: e, terms: c.terms, in: c.in}
+	s := &session{conn: c, export: e, terms: c.terms, in: c.in, began: clock()}
 	s.budget = newBudget(wire.MaxPayload, c.user)
 	s.out = newSender(c, e, s.budget)
 	s.workers = newWorkers(s.do)
@@ -120,7 +121,12 @@ func (s *session) want(n, limit int) error {
 	}
 	s.rest()
 	err := s.in.need(n, limit)
+	before := s.began
 	s.wake()
+	if err == nil && s.began-before > staleTime && hungUp(s.conn.socket) {
+		// It may have lain in the socket all that time.
+		err = io.EOF
+	}
 	return err
 }
 

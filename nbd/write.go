@@ -27,7 +27,7 @@ func (s *session) write(r wire.Request) error {
 func (s *session) writeNow(r wire.Request) error {
 	s.writes++
 	s.work += int(r.Length)
-	return s.export.execute(r, s.in.next(int(r.Length)))
+	return s.execute(r, s.in.next(int(r.Length)), s.began)
 }
 
 // handWrite gives a WRITE with a copy of its payload to a worker.
@@ -139,7 +139,7 @@ func (s *session) endWrite(r wire.Request, w *whole, failure error) {
 	if w.failure == nil && durable {
 		w.pieces, w.synced = 1, true
 		j := s.workers.get()
-		j.Type, j.whole = wire.CmdFlush, w
+		j.Type, j.whole, j.began = wire.CmdFlush, w, s.began
 		s.hand(j)
 		return
 	}
@@ -152,7 +152,7 @@ func (s *session) endWrite(r wire.Request, w *whole, failure error) {
 func (s *session) doWritePiece(j *job) {
 	piece := j.Request
 	piece.Flags &^= wire.CmdFlagFUA
-	err := s.export.execute(piece, j.data)
+	err := s.execute(piece, j.data, j.began)
 	s.export.memory.put(j.data)
 	s.budget.give(j.charge)
 	w := j.whole
@@ -179,7 +179,7 @@ func (s *session) do(j *job) {
 	case j.Type == wire.CmdBlockStatus:
 		s.doStatus(j)
 	default:
-		err := s.export.execute(j.Request, j.data)
+		err := s.execute(j.Request, j.data, j.began)
 		s.export.memory.put(j.data)
 		s.reply(j.Request, j.charge, j.began, err)
 	}

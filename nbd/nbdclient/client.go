@@ -51,7 +51,7 @@ func Dial(ctx context.Context, uri string) (*Client, error) {
 		return nil, fmt.Errorf("nbdclient: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	info, err := negotiate(nc, target.Export)
+	info, err := Handshake(nc, target.Export)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}

@@ -40,6 +40,9 @@ func (r *Refused) Unwrap() error {
 	return nil
 }
 
+// CanMultiConn is the flag of an export that several connections see alike: what one has flushed, all have.
+const CanMultiConn = wire.CanMultiConn
+
 // Info is what a server tells about an export.
 type Info struct {
 	Size                        int64
@@ -47,8 +50,8 @@ type Info struct {
 	Minimum, Preferred, Maximum uint32
 }
 
-// negotiate goes through the handshake up to the transmission phase.
-func negotiate(rw io.ReadWriter, export string) (Info, error) {
+// Handshake opens an export on a connection, up to where requests begin, and reads not one byte further: whoever has the connection may go on with it.
+func Handshake(rw io.ReadWriter, export string) (Info, error) {
 	if !wire.ValidString([]byte(export)) {
 		return Info{}, errors.New("nbdclient: the export's name can't be said in the protocol")
 	}

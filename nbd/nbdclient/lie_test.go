@@ -68,11 +68,11 @@ func lies() map[string][]byte {
 
 func TestHandshakeLies(t *testing.T) {
 	for name, said := range lies() {
-		if info, err := negotiate(script{bytes.NewReader(said)}, "x"); err == nil {
+		if info, err := Handshake(script{bytes.NewReader(said)}, "x"); err == nil {
 			t.Errorf("%s: believed %+v", name, info)
 		}
 	}
-	info, err := negotiate(script{bytes.NewReader(honest())}, "x")
+	info, err := Handshake(script{bytes.NewReader(honest())}, "x")
 	if err != nil || info != (Info{1 << 20, wire.HasFlags, 512, 4096, 1 << 25}) {
 		t.Errorf("an honest server: %+v, %v", info, err)
 	}
@@ -118,7 +118,7 @@ func FuzzHandshake(f *testing.F) {
 		f.Fatal("no seeds")
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
-		info, err := negotiate(script{bytes.NewReader(said)}, "x")
+		info, err := Handshake(script{bytes.NewReader(said)}, "x")
 		if err == nil && info.Size < 0 {
 			t.Errorf("believed %+v", info)
 		}
@@ -130,7 +130,7 @@ func TestNothingIsAllocatedFromALie(t *testing.T) {
 	said := lies()["huge reply"]
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, err := negotiate(script{bytes.NewReader(said)}, "x"); err == nil {
+	if _, err := Handshake(script{bytes.NewReader(said)}, "x"); err == nil {
 		t.Error("believed")
 	}
 	runtime.ReadMemStats(&after)
