@@ -75,6 +75,19 @@ func (f *Files) Space() (Space, error) {
 	return Space{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
 }
 
+// Settle syncs the file system. What that tells of failed writes it tells once, to the first who asks so after them (Linux 5.8); a sync of a file
+// that tells of them does not count as asking.
+func (f *Files) Settle() error {
+	fd, err := unix.Open(f.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("pool: %s: %w", f.dir, err)
+	}
+	if err := errors.Join(unix.Syncfs(fd), unix.Close(fd)); err != nil {
+		return fmt.Errorf("pool: sync the file system of %s: %w", f.dir, err)
+	}
+	return nil
+}
+
 // base is the path of a volume's files without their number.
 func (f *Files) base(name string) (string, error) {
 	layer, vol, ok := strings.Cut(name, "/")

@@ -300,3 +300,38 @@ func TestDeleteTakesTheEmptyFolder(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// What is frozen has readers beside, and no writer as long as one is left.
+func TestFilesFreezeLetsReadersIn(t *testing.T) {
+	p := files(t)
+	if err := p.Create(t.Context(), volume, 4096); err != nil {
+		t.Fatal(err)
+	}
+	open := func(readOnly bool) (pool.Volume, error) { return p.Open(t.Context(), volume, readOnly) }
+	v, err := open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(true); !errors.Is(err, pool.ErrInUse) {
+		t.Fatalf("a reader beside a writer: %v", err)
+	}
+	if err := v.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := open(true)
+	if err != nil {
+		t.Fatalf("a reader beside a frozen one: %v", err)
+	}
+	for _, last := range []pool.Volume{v, reader} {
+		if _, err := open(false); !errors.Is(err, pool.ErrInUse) {
+			t.Errorf("a writer beside readers: %v", err)
+		}
+		_ = last.Close()
+	}
+	if v, err = open(false); err != nil {
+		t.Fatalf("a writer after the readers: %v", err)
+	}
+	if err := errors.Join(v.Close(), v.Freeze()); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("freezing what is closed: %v", err)
+	}
+}

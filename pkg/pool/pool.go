@@ -55,6 +55,9 @@ type Pool interface {
 	Delete(ctx context.Context, name string) error
 	// List names every volume, for finding what a crash left behind.
 	List(ctx context.Context) ([]string, error)
+	// Settle makes durable what anybody wrote, and tells of a write that failed since it was last called on this machine, also of one that
+	// whoever waited for it could not be told of. A store that can't tell of those says nothing.
+	Settle() error
 	// Fence returns only when no I/O of that identity can ever take effect again.
 	Fence(ctx context.Context, id Identity) error
 	// Segments are the local files behind a volume, in order, where Capabilities.Paths says so.
@@ -73,6 +76,8 @@ type Volume interface {
 	// Prefetch is advice: the range will be read soon. It does not wait for storage, and may fetch a part only.
 	Prefetch(off, n int64) error
 	WriteAt(p []byte, off int64) (int, error)
+	// WriteOut is advice: what was written to the range may go to storage now. It does not wait for that, and Flush is what counts.
+	WriteOut(off, n int64) error
 	// WriteAtSync writes durably: the range, and what is needed to read it back, survives a power cut.
 	WriteAtSync(p []byte, off int64) (int, error)
 	// Flush returns once every write that returned before the call is durable.
@@ -89,6 +94,9 @@ type Volume interface {
 	Reserve(off, n int64) error
 	// Resize grows the volume durably; the new part reads as zeros. Shrinking is refused.
 	Resize(size int64) error
+	// Freeze ends writing through this opening, and lets others read the volume: from then on whatever would change it is
+	// syscall.EROFS. What was written must have been flushed. An opening for reading is frozen already.
+	Freeze() error
 	// Lost is closed when this opener has been fenced.
 	Lost() <-chan struct{}
 	Close() error

@@ -22,8 +22,16 @@ type segment struct {
 	// syncer is a second descriptor for synchronous writes: Linux reports a writeback error once to each descriptor,
 	// and a flush must not miss one because a synchronous write was told of it. It is there from the start, since a
 	// process that runs out of descriptors later must not look like storage that fails.
-	syncer *os.File
-	syncFD int // of syncer
+	syncer   *os.File
+	syncFD   int  // of syncer
+	twoCalls bool // a synchronous write is a write and a sync
+}
+
+// onFUSE tells files of a file system in user space. The kernel leaves it to that to honour the flag of a synchronous write, and most do not look.
+func onFUSE(fd int) (bool, error) {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(fd, &st)
+	return st.Type == unix.FUSE_SUPER_MAGIC, err
 }
 
 // read reads all of p: a segment is never shorter than its volume.
@@ -69,10 +77,10 @@ func (s *segment) mark() {
 	}
 }
 
-// writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag.
+// writeSync is one write with RWF_DSYNC, or a write and a sync where the file system refuses the flag or may pass over it.
 func (s *segment) writeSync(p []byte, off int64) (int, error) {
-	if s.syncer == nil {
-		return 0, fmt.Errorf("%s is open for reading: %w", s.Name(), unix.EBADF)
+	if s.twoCalls {
+		return s.writeThenSync(p, off)
 	}
 	for done := 0; done < len(p); {
 		n, err := unix.Pwritev2(s.syncFD, [][]byte{p[done:]}, off+int64(done), unix.RWF_DSYNC)

@@ -20,7 +20,7 @@ type fileVolume struct {
 	name string
 	base string
 	id   Identity
-	ro   bool
+	ro   bool // opened for reading, or frozen since
 
 	// gate is held shared by every operation, and alone by what ends or resizes the opening.
 	gate sync.RWMutex
@@ -96,6 +96,9 @@ func (v *fileVolume) openSegment(path string) (int64, error) {
 			return 0, fmt.Errorf("pool: %w", err)
 		}
 		s.syncFD = int(s.syncer.Fd())
+		if s.twoCalls, err = onFUSE(s.syncFD); err != nil {
+			return 0, fmt.Errorf("pool: %s: %w", path, err)
+		}
 	}
 	st, err := file.Stat()
 	if err != nil {
@@ -135,25 +138,40 @@ func (v *fileVolume) enter(off, n int64) error {
 
 func (v *fileVolume) leave() { v.gate.RUnlock() }
 
+// change is enter for what changes the volume.
+func (v *fileVolume) change(off, n int64) error {
+	err := v.enter(off, n)
+	if err == nil && v.ro {
+		v.leave()
+		err = v.readOnly()
+	}
+	return err
+}
+
+func (v *fileVolume) readOnly() error {
+	return fmt.Errorf("pool: %s is open for reading: %w", v.name, unix.EROFS)
+}
+
 func (v *fileVolume) ReadAt(p []byte, off int64) (int, error) {
-	return v.each(p, off, (*segment).read)
+	return v.each(p, off, (*fileVolume).enter, (*segment).read)
 }
 
 func (v *fileVolume) ReadAtNowait(p []byte, off int64) (int, error) {
-	return v.each(p, off, (*segment).readNowait)
+	return v.each(p, off, (*fileVolume).enter, (*segment).readNowait)
 }
 
 func (v *fileVolume) WriteAt(p []byte, off int64) (int, error) {
-	return v.each(p, off, (*segment).write)
+	return v.each(p, off, (*fileVolume).change, (*segment).write)
 }
 
 func (v *fileVolume) WriteAtSync(p []byte, off int64) (int, error) {
-	return v.each(p, off, (*segment).writeSync)
+	return v.each(p, off, (*fileVolume).change, (*segment).writeSync)
 }
 
 // each does with each part of p that lies in one segment what is to be done.
-func (v *fileVolume) each(p []byte, off int64, do func(*segment, []byte, int64) (int, error)) (int, error) {
-	if err := v.enter(off, int64(len(p))); err != nil {
+func (v *fileVolume) each(p []byte, off int64, begin func(v *fileVolume, off, n int64) error,
+	do func(*segment, []byte, int64) (int, error)) (int, error) {
+	if err := begin(v, off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	defer v.leave()
@@ -191,6 +209,18 @@ func (v *fileVolume) Prefetch(off, n int64) error {
 				return fmt.Errorf("pool: read %s ahead: %w", v.segs[p.segment].Name(), err)
 			}
 		}
+	}
+	return nil
+}
+
+// WriteOut has the kernel begin to write (sync_file_range(2)). An error of storage stays for the next sync to find.
+func (v *fileVolume) WriteOut(off, n int64) error {
+	if err := v.enter(off, n); err != nil {
+		return err
+	}
+	defer v.leave()
+	for p := range split(off, n) {
+		_ = unix.SyncFileRange(v.segs[p.segment].fd, p.off, p.n, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	return nil
 }
@@ -277,7 +307,7 @@ func (v *fileVolume) Reserve(off, n int64) error {
 }
 
 func (v *fileVolume) fallocate(off, n int64, do func(s *segment, off, n int64) error) error {
-	if err := v.enter(off, n); err != nil {
+	if err := v.change(off, n); err != nil {
 		return err
 	}
 	defer v.leave()
@@ -303,6 +333,9 @@ func (v *fileVolume) Resize(size int64) error {
 	if v.gone != nil {
 		return v.gone
 	}
+	if v.ro {
+		return v.readOnly()
+	}
 	if size < old {
 		return fmt.Errorf("pool: %s can't shrink from %d to %d: %w", v.name, old, size, unix.EINVAL)
 	}
@@ -323,6 +356,25 @@ func (v *fileVolume) Resize(size int64) error {
 	}
 	v.size.Store(size)
 	return nil
+}
+
+// Freeze lets go of what only a writer needs: its descriptors, and the lock that keeps readers away. Linux may give the lock to
+// another between the two; who asks to write a volume that has a reader is refused, so only a writer that came just then is
+// in the way.
+func (v *fileVolume) Freeze() error {
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	if v.gone != nil {
+		return v.gone
+	}
+	v.ro = true
+	for _, s := range v.segs {
+		if s.syncer != nil {
+			_ = s.syncer.Close() // every write through it was synced, or failed
+			s.syncer = nil
+		}
+	}
+	return v.lock()
 }
 
 // fence waits for what is in flight and refuses the rest.

@@ -23,6 +23,8 @@ const (
 	OpResize  Op = "resize"
 	OpSettle  Op = "settle"
 	OpDrop    Op = "settle-and-drop"
+	OpFreeze  Op = "freeze"
+	OpPool    Op = "settle-pool" // of no volume
 )
 
 // Call is one operation as the hook sees it, before it happens.
@@ -59,6 +61,14 @@ func (f *Faults) ask(c Call) error {
 		return nil
 	}
 	return hook(c)
+}
+
+// Settle asks too.
+func (f *Faults) Settle() error {
+	if err := f.ask(Call{Op: OpPool}); err != nil {
+		return err
+	}
+	return f.Pool.Settle()
 }
 
 // Open wraps the volume too.
@@ -152,4 +162,11 @@ func (v *faulty) Resize(size int64) error {
 		return err
 	}
 	return v.Volume.Resize(size)
+}
+
+func (v *faulty) Freeze() error {
+	if err := v.ask(OpFreeze, 0, 0); err != nil {
+		return err
+	}
+	return v.Volume.Freeze()
 }

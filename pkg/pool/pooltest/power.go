@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sort"
 	"sync"
 	"syscall"
@@ -30,16 +31,21 @@ type Power struct {
 	off     bool
 	opens   int
 	epoch   int // restarts up to now; what was open before one stays dead
+	strict  bool
 }
 
 type disk struct {
 	size   int64
 	stable map[int64][]byte   // by sector; absent reads as zeros
 	cached map[int64][][]byte // versions since the last flush, newest last
+	open   map[*powered]bool
 }
 
 // NewPower makes an empty pool.
 func NewPower() *Power { return &Power{volumes: map[string]*disk{}, left: -1} }
+
+// Strict makes openings as those of files are: who writes a volume has it alone, and nothing goes through one that was closed.
+func (p *Power) Strict() { p.strict = true }
 
 // CutAfter turns the power off when n more operations were begun.
 func (p *Power) CutAfter(n int) {
@@ -61,8 +67,37 @@ func (p *Power) Restart(rng *rand.Rand) {
 	for _, name := range names {
 		p.volumes[name].settle(rng)
 	}
+	p.on()
+}
+
+// Resume turns the power on again with all that was written, as if the process alone had been killed.
+func (p *Power) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.on()
+}
+
+// on has nothing of before the cut live on. The caller holds mu.
+func (p *Power) on() {
+	for _, d := range p.volumes {
+		d.open = map[*powered]bool{}
+	}
 	p.off, p.left = false, -1
 	p.epoch++
+}
+
+// Off tells whether the power is off.
+func (p *Power) Off() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.off
+}
+
+// Step counts an operation of something else that hangs on the same cable.
+func (p *Power) Step() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.step()
 }
 
 // settle picks for each unflushed sector the old content or one of the newer versions.
@@ -112,25 +147,38 @@ func (p *Power) Create(_ context.Context, name string, size int64) error {
 	if p.volumes[name] != nil {
 		return pool.ErrExist
 	}
-	p.volumes[name] = &disk{size: size, stable: map[int64][]byte{}, cached: map[int64][][]byte{}}
+	p.volumes[name] = &disk{size: size, stable: map[int64][]byte{}, cached: map[int64][][]byte{}, open: map[*powered]bool{}}
 	return nil
 }
 
-func (p *Power) Open(_ context.Context, name string, _ bool) (pool.Volume, error) {
+func (p *Power) Open(_ context.Context, name string, readOnly bool) (pool.Volume, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := p.volumes[name]
 	if d == nil {
 		return nil, fmt.Errorf("%w: %s", pool.ErrNotExist, name)
 	}
+	if p.off {
+		return nil, fmt.Errorf("%w (%w)", ErrPower, syscall.EIO)
+	}
+	for other := range d.open {
+		if p.strict && (!readOnly || !other.ro) {
+			return nil, fmt.Errorf("%w: %s", pool.ErrInUse, name)
+		}
+	}
 	p.opens++
 	id := pool.Identity(fmt.Sprintf("power %d", p.opens))
-	return &powered{pool: p, disk: d, id: id, epoch: p.epoch, lost: make(chan struct{})}, nil
+	v := &powered{pool: p, disk: d, id: id, ro: readOnly, epoch: p.epoch, lost: make(chan struct{})}
+	d.open[v] = true
+	return v, nil
 }
 
 func (p *Power) Delete(_ context.Context, name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.step(); err != nil {
+		return err
+	}
 	if p.volumes[name] == nil {
 		return pool.ErrNotExist
 	}
@@ -149,6 +197,9 @@ func (p *Power) List(context.Context) ([]string, error) {
 	return names, nil
 }
 
+// Settle has nothing to tell: what a volume holds is settled when that is opened.
+func (p *Power) Settle() error { return nil }
+
 func (p *Power) Fence(context.Context, pool.Identity) error { return nil }
 
 func (p *Power) Segments(string) ([]string, error) { return nil, nil }
@@ -158,14 +209,23 @@ type powered struct {
 	pool *Power
 	disk *disk
 	id   pool.Identity
+	ro   bool // opened for reading, or frozen since
 	lost chan struct{}
 
-	epoch int
+	closed bool
+	epoch  int
 }
 
 func (v *powered) Identity() pool.Identity { return v.id }
 func (v *powered) Lost() <-chan struct{}   { return v.lost }
-func (v *powered) Close() error            { return nil }
+
+func (v *powered) Close() error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	delete(v.disk.open, v)
+	v.closed = true
+	return nil
+}
 
 func (v *powered) Size() int64 {
 	v.pool.mu.Lock()
@@ -177,6 +237,9 @@ func (v *powered) Size() int64 {
 func (v *powered) step() error {
 	if v.epoch != v.pool.epoch {
 		return fmt.Errorf("%w (%w)", ErrPower, syscall.EIO)
+	}
+	if v.closed && v.pool.strict {
+		return fmt.Errorf("pooltest: %w", os.ErrClosed)
 	}
 	return v.pool.step()
 }
@@ -197,6 +260,14 @@ func (v *powered) begin(off, n int64) error {
 		return fmt.Errorf("pooltest: outside of the volume: %w", syscall.EINVAL)
 	}
 	return v.step()
+}
+
+// change is begin for what changes the volume.
+func (v *powered) change(off, n int64) error {
+	if v.ro {
+		return fmt.Errorf("pooltest: the volume is read-only: %w", syscall.EROFS)
+	}
+	return v.begin(off, n)
 }
 
 func (v *powered) ReadAt(p []byte, off int64) (int, error) {
@@ -221,10 +292,12 @@ func (v *powered) Prefetch(off, n int64) error {
 	return v.begin(off, n)
 }
 
+func (v *powered) WriteOut(off, n int64) error { return v.Prefetch(off, n) }
+
 func (v *powered) WriteAt(p []byte, off int64) (int, error) {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	if err := v.begin(off, int64(len(p))); err != nil {
+	if err := v.change(off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	v.disk.put(p, off)
@@ -244,7 +317,7 @@ func (d *disk) put(p []byte, off int64) {
 func (v *powered) WriteAtSync(p []byte, off int64) (int, error) {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	if err := v.begin(off, int64(len(p))); err != nil {
+	if err := v.change(off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	v.disk.put(p, off)
@@ -281,7 +354,7 @@ func (v *powered) Settle(bool) error { return v.Flush() }
 func (v *powered) Discard(off, n int64) error {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	if err := v.begin(off, n); err != nil {
+	if err := v.change(off, n); err != nil {
 		return err
 	}
 	for s := off / sectorSize; s < (off+n)/sectorSize; s++ {
@@ -291,16 +364,24 @@ func (v *powered) Discard(off, n int64) error {
 	return nil
 }
 
-func (v *powered) Reserve(int64, int64) error {
+func (v *powered) Reserve(off, n int64) error {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	return v.step()
+	return v.change(off, n)
+}
+
+// Freeze touches no storage, so it is nothing that a power cut can fall on.
+func (v *powered) Freeze() error {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	v.ro = true
+	return nil
 }
 
 func (v *powered) Resize(size int64) error {
 	v.pool.mu.Lock()
 	defer v.pool.mu.Unlock()
-	if err := v.step(); err != nil {
+	if err := v.change(0, 0); err != nil {
 		return err
 	}
 	v.disk.size = max(v.disk.size, size)

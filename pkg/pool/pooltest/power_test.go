@@ -2,6 +2,8 @@ package pooltest_test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -10,7 +12,17 @@ import (
 )
 
 func TestPowerIsAPool(t *testing.T) {
-	pooltest.Run(t, func(*testing.T) pool.Pool { return pooltest.NewPower() })
+	for _, strict := range []bool{false, true} {
+		t.Run(fmt.Sprintf("strict=%v", strict), func(t *testing.T) {
+			pooltest.Run(t, func(*testing.T) pool.Pool {
+				p := pooltest.NewPower()
+				if strict {
+					p.Strict()
+				}
+				return p
+			})
+		})
+	}
 }
 
 func TestFaultsIsAPool(t *testing.T) {
@@ -59,5 +71,43 @@ func TestPowerLosesOnlyWhatWasNotFlushed(t *testing.T) {
 	}
 	if n := bytes.Count(got, []byte{1}); n == 0 || n == 64<<10 || n%512 != 0 {
 		t.Errorf("%d old bytes came back", n)
+	}
+}
+
+func TestStrictPowerHasOneWriter(t *testing.T) {
+	p := pooltest.NewPower()
+	p.Strict()
+	const name = "l/data"
+	if err := p.Create(t.Context(), name, 4096); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := p.Open(t.Context(), name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, readOnly := range []bool{false, true} {
+		if _, err := p.Open(t.Context(), name, readOnly); !errors.Is(err, pool.ErrInUse) {
+			t.Errorf("opened beside a writer, readOnly %v: %v", readOnly, err)
+		}
+	}
+	if err := writer.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open(t.Context(), name, true); err != nil {
+		t.Errorf("beside a frozen opening: %v", err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.ReadAt(make([]byte, 1), 0); err == nil {
+		t.Error("what was closed can be read")
+	}
+	p.CutAfter(0)
+	if err := p.Step(); !errors.Is(err, pooltest.ErrPower) || !p.Off() {
+		t.Errorf("the power is not off: %v", err)
+	}
+	p.Resume()
+	if _, err := p.Open(t.Context(), name, false); err != nil {
+		t.Errorf("after a cut nobody has it open: %v", err)
 	}
 }

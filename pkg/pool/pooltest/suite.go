@@ -25,6 +25,8 @@ func Run(t *testing.T, make func(t *testing.T) pool.Pool) {
 		"NextData":    testNextData,
 		"Nowait":      testNowait,
 		"Prefetch":    testPrefetch,
+		"Freeze":      testFreeze,
+		"Settle":      testSettle,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, make(t)) })
 	}
@@ -239,13 +241,13 @@ func testNowait(t *testing.T, p pool.Pool) {
 	}
 }
 
-// testPrefetch: it changes nothing.
+// testPrefetch: it changes nothing, and no more does writing out.
 func testPrefetch(t *testing.T, p pool.Pool) {
 	v := create(t, p, 1<<20)
 	data := bytes.Repeat([]byte("0123456"), 1000)
 	write(t, v, data, 4095)
 	for _, r := range [][2]int64{{0, 1 << 20}, {4095, 7000}, {1 << 20, 0}} {
-		if err := v.Prefetch(r[0], r[1]); err != nil {
+		if err := errors.Join(v.Prefetch(r[0], r[1]), v.WriteOut(r[0], r[1])); err != nil {
 			t.Errorf("%d bytes at %d: %v", r[1], r[0], err)
 		}
 	}
@@ -269,5 +271,53 @@ func testReopen(t *testing.T, p pool.Pool) {
 	expect(t, v, 4094, []byte("kept"))
 	if v.Identity() == first {
 		t.Error("two openings share an identity")
+	}
+}
+
+// testFreeze: what was written stays, nothing changes it any more, and it can be frozen again, also where it was opened for
+// reading.
+func testFreeze(t *testing.T, p pool.Pool) {
+	v := create(t, p, 1<<20)
+	data := bytes.Repeat([]byte("0123456"), 1000)
+	write(t, v, data, 4096)
+	if err := errors.Join(v.Flush(), v.Freeze(), v.Freeze()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := p.Open(t.Context(), testVolume, true)
+	if err != nil {
+		t.Fatalf("a reader of a frozen volume: %v", err)
+	}
+	t.Cleanup(func() { _ = again.Close() })
+	if err := again.Freeze(); err != nil {
+		t.Errorf("freezing what is open for reading: %v", err)
+	}
+	for _, v := range []pool.Volume{v, again} {
+		_, write := v.WriteAt(data, 4096)
+		_, writeSync := v.WriteAtSync(data, 4096)
+		for what, err := range map[string]error{
+			"write": write, "synchronous write": writeSync, "discard": v.Discard(4096, 4096), "reserve": v.Reserve(0, 4096),
+			"resize": v.Resize(2 << 20),
+		} {
+			if !errors.Is(err, syscall.EROFS) {
+				t.Errorf("%s of a frozen volume: %v", what, err)
+			}
+		}
+		if err := v.Flush(); err != nil {
+			t.Errorf("flush of a frozen volume: %v", err)
+		}
+		expect(t, v, 4096, data)
+	}
+}
+
+// testSettle: a pool whose storage is well has nothing to tell, whatever was written to it.
+func testSettle(t *testing.T, p pool.Pool) {
+	v := create(t, p, 1<<20)
+	if _, err := v.WriteAt(make([]byte, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Settle(); err != nil {
+			t.Error(err)
+		}
 	}
 }
