@@ -20,10 +20,16 @@ type Spec struct {
 	Encrypted     bool
 	Key           string // id or alias; empty for the project's default key
 	HideHoles     bool
+	Shared        bool // it can be attached several times at once
+	// From is what it is to stand on, nil for nothing. What is zero then is as that has it, and Encrypted is not looked at.
+	From *From
 }
 
 // Create makes a disk, or leaves nothing behind. The key is used first: a bad one fails here and not at attach.
 func (s *Service) Create(ctx context.Context, request string, spec Spec) (Disk, error) {
+	if spec.From != nil {
+		return s.createFrom(ctx, request, spec)
+	}
 	if err := checkSpec(spec); err != nil {
 		return Disk{}, err
 	}
@@ -32,31 +38,39 @@ func (s *Service) Create(ctx context.Context, request string, spec Spec) (Disk, 
 		Encrypted: spec.Encrypted, Created: now}
 	d := diskRecord{Version: recordVersion, ID: uuid.New(), Name: spec.Name, Project: spec.Project, Size: spec.Size,
 		SectorSize: spec.SectorSize, Encrypted: spec.Encrypted, Status: Creating, Top: l.ID, Created: now,
-		HideHoles: spec.HideHoles, Request: request}
-	var dek keystore.Record
+		HideHoles: spec.HideHoles, Shared: spec.Shared, Request: request}
+	m := newDisk{disk: d, top: l}
 	if spec.Encrypted {
-		var err error
-		dek, err = s.Keys.GenerateDEK(ctx, spec.Project, spec.Key, holder(d), l.ID.String(), spec.SectorSize)
+		dek, err := s.Keys.GenerateDEK(ctx, spec.Project, spec.Key, holder(d), l.ID.String(), spec.SectorSize)
 		if err != nil {
 			return Disk{}, err
 		}
-		d.Key = dek.CMK.String()
+		m.disk.Key, m.deks = dek.CMK.String(), []keystore.Record{dek}
 	}
-	made, err := s.reserveAndBuild(ctx, request, d, l, dek)
+	made, err := s.reserveAndBuild(ctx, request, m, toCreate)
 	return s.describe(ctx, made, err)
 }
 
+// newDisk is a disk that is being made.
+type newDisk struct {
+	disk diskRecord
+	top  layerRecord
+	deks []keystore.Record
+	on   *pointRecord // what it stands on
+}
+
 // reserveAndBuild works under a claim from before the disk's name is there: nobody attaches or deletes half a disk.
-func (s *Service) reserveAndBuild(ctx context.Context, request string, d diskRecord, l layerRecord, dek keystore.Record) (diskRecord, error) {
-	if err := s.claim(d, Creating); err != nil {
+func (s *Service) reserveAndBuild(ctx context.Context, request string, m newDisk, v verb) (diskRecord, error) {
+	d := m.disk
+	if err := s.claim(d, v); err != nil {
 		return d, err
 	}
 	defer s.release(d)
-	made, err := s.reserve(ctx, request, d, l)
+	made, err := s.reserve(ctx, request, m)
 	if err != nil || made.ID != d.ID {
 		return made, err
 	}
-	if err := s.build(ctx, request, d, l, dek); errors.Is(err, catalog.ErrUnknownOutcome) {
+	if err := s.build(ctx, request, m); errors.Is(err, catalog.ErrUnknownOutcome) {
 		return d, explain(d.Name, err) // it may be there: the next start finds out, and must find all of it
 	} else if err != nil {
 		// The caller may have gone; what was begun is taken back all the same.
@@ -70,8 +84,8 @@ func checkSpec(spec Spec) error {
 	if err := CheckName(spec.Name); err != nil {
 		return err
 	}
-	if spec.SectorSize != 512 && spec.SectorSize != 4096 {
-		return refusal.New(refusal.Usage, "use 512 or 4096", "a sector can't have %d bytes", spec.SectorSize)
+	if err := checkSector(spec.SectorSize); err != nil {
+		return err
 	}
 	if !spec.Encrypted && spec.Key != "" {
 		return refusal.New(refusal.Usage, "leave out --plain, or leave out --key", "a plain disk has no key")
@@ -81,7 +95,8 @@ func checkSpec(spec Spec) error {
 
 // reserve writes the intent: from here on a crash is cleaned up at the next start. It answers the disk that the name
 // stands for, which is another where the same request had made it before.
-func (s *Service) reserve(ctx context.Context, request string, d diskRecord, l layerRecord) (diskRecord, error) {
+func (s *Service) reserve(ctx context.Context, request string, m newDisk) (diskRecord, error) {
+	d := m.disk
 	made := d
 	err := s.update(ctx, request+"/intent", func(t catalog.Txn) error {
 		made = d
@@ -97,21 +112,29 @@ func (s *Service) reserve(ctx context.Context, request string, d diskRecord, l l
 		if refusal.CodeOf(err) != refusal.NotFound {
 			return err
 		}
-		return errors.Join(put(t, diskKey(d.ID), d), put(t, layerKey(l.ID), l),
-			t.Put(nameKey(d.Project, d.Name), []byte(d.ID.String())))
+		err = errors.Join(put(t, diskKey(d.ID), d), put(t, layerKey(m.top.ID), m.top), t.Put(nameKey(d.Project, d.Name), []byte(d.ID.String())))
+		if err != nil || m.on == nil {
+			return err
+		}
+		return m.standOn(t)
 	})
 	return made, err
 }
 
 // build makes the layer, and then the disk available together with its key.
-func (s *Service) build(ctx context.Context, request string, d diskRecord, l layerRecord, dek keystore.Record) error {
-	if err := layer.Create(ctx, s.Pool, l.header(), d.Size); err != nil {
+func (s *Service) build(ctx context.Context, request string, m newDisk) error {
+	d := m.disk
+	if err := layer.Create(ctx, s.Pool, m.top.header(), d.Size); err != nil {
+		return err
+	}
+	last := max(0, len(m.deks)-1)
+	if err := s.putDEKs(ctx, m.deks[:last]); err != nil {
 		return err
 	}
 	d.Status = Available
 	return s.update(ctx, request, func(t catalog.Txn) error {
-		if d.Encrypted {
-			if err := keystore.PutDEK(t, dek); err != nil {
+		for _, rec := range m.deks[last:] {
+			if err := s.Keys.PutUsableDEK(t, rec); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/google/uuid"
 
@@ -12,66 +13,33 @@ import (
 	"nbdcrypt/pkg/volume/layer"
 )
 
-// remove ends a disk whose record says that it is being made or deleted.
-func (s *Service) remove(ctx context.Context, d diskRecord) error {
-	layers, err := s.stack(ctx, d)
-	if err != nil {
-		return err
-	}
-	if err := s.dropData(ctx, layers); err != nil {
-		return err
-	}
-	return s.update(ctx, "remove-"+uuid.NewString(), func(t catalog.Txn) error {
-		if err := s.dropName(t, d); err != nil {
-			return err
-		}
-		for _, l := range layers {
-			if err := errors.Join(t.Delete(layerKey(l.ID)), keystore.DropDEKs(t, holder(d), l.ID.String())); err != nil {
-				return err
-			}
-		}
-		return errors.Join(t.Delete(attachmentKey(d.ID)), t.Delete(diskKey(d.ID)))
-	})
-}
-
-// dropName frees the disk's name, unless another disk has it by now.
-func (s *Service) dropName(t catalog.Txn, d diskRecord) error {
-	id, err := t.Get(nameKey(d.Project, d.Name))
-	if errors.Is(err, catalog.ErrNotFound) || err == nil && string(id) != d.ID.String() {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return t.Delete(nameKey(d.Project, d.Name))
-}
-
-// Delete ends a disk. It needs no key, and its DEKs are gone before its bytes are.
+// Delete ends a disk, and its snapshots with it (rule B11). It needs no key, and its DEKs are gone before its bytes are. What others stand
+// on stays.
 func (s *Service) Delete(ctx context.Context, request, project, ref string) error {
-	d, err := s.lookUp(ctx, project, ref)
+	d, err := s.claimNow(ctx, project, ref, toDelete)
 	if err != nil {
-		return err
-	}
-	if err := s.claim(d, Deleting); err != nil {
 		return err
 	}
 	defer s.release(d)
-	if s.attachment(d.ID) != nil {
-		return refusal.New(refusal.Busy, "run `nbdcrypt detach "+d.Name+"` first", "disk %s is attached", d.Name)
+	if _, err := s.stack(ctx, d); err != nil {
+		return explain(d.Name, err)
 	}
-	layers, err := s.stack(ctx, d)
+	free, err := s.takePoints(ctx, d)
 	if err != nil {
 		return explain(d.Name, err)
 	}
+	defer free()
 	d.Status = Deleting
-	err = s.markDeleting(ctx, request, d, layers)
+	err = s.markDeleting(ctx, request, d)
 	if isFull(err) {
-		// On a full file system deleting is how people make room, so it must not need any: the bytes go first. A crash
-		// here leaves a disk without its data, which can be deleted again.
-		if err := s.dropData(ctx, layers); err != nil {
+		// On a full file system deleting is how people make room, so it must not need any: the bytes go first, of the layer that nobody
+		// else stands on. A crash here leaves a disk without its data, which can be deleted again.
+		if err := layer.Delete(ctx, s.Pool, d.Top); err != nil {
 			return explain(d.Name, err)
 		}
-		err = s.markDeleting(ctx, request, d, layers)
+		if err = s.markDeleting(ctx, request, d); err != nil {
+			return refusal.New(refusal.CodeOf(err), "make room, then delete it again", "the data of disk %s is gone, and the disk is there still: %w", d.Name, err)
+		}
 	}
 	if err != nil {
 		return explain(d.Name, err)
@@ -79,23 +47,74 @@ func (s *Service) Delete(ctx context.Context, request, project, ref string) erro
 	return explain(d.Name, s.remove(context.WithoutCancel(ctx), d))
 }
 
-// markDeleting takes the disk's keys and name away, durably. From here on a start finishes the deletion.
-func (s *Service) markDeleting(ctx context.Context, request string, d diskRecord, layers []layerRecord) error {
+// markDeleting takes the disk's name and keys away, durably: that of its own layer, without which the rest is of no use, and as many as one
+// commit takes. From here on a start finishes the deletion.
+func (s *Service) markDeleting(ctx context.Context, request string, d diskRecord) error {
 	return s.update(ctx, request, func(t catalog.Txn) error {
-		for _, l := range layers {
-			if err := keystore.DropDEKs(t, holder(d), l.ID.String()); err != nil {
-				return err
-			}
+		held, err := keystore.HeldLayers(t, holder(d))
+		if err != nil {
+			return err
 		}
-		return errors.Join(put(t, diskKey(d.ID), d), s.dropName(t, d))
+		first := append([]string{d.Top.String()}, held[:min(dropsAtOnce, len(held))]...)
+		return errors.Join(keystore.DropDEKs(t, holder(d), first...), put(t, diskKey(d.ID), d), s.dropName(t, d))
 	})
 }
 
-func (s *Service) dropData(ctx context.Context, layers []layerRecord) error {
-	for _, l := range layers {
-		if err := layer.Delete(ctx, s.Pool, l.ID); err != nil {
+// remove ends a disk whose record says that it is being made or deleted. Of the layers only its top is its own: the others go where
+// nobody refers to them.
+func (s *Service) remove(ctx context.Context, d diskRecord) error {
+	if err := s.dropDEKs(ctx, holder(d)); err != nil {
+		return err
+	}
+	if err := errors.Join(s.removePointsOf(ctx, d), s.releaseAnchors(ctx, d.ID)); err != nil {
+		return err
+	}
+	if err := layer.Delete(ctx, s.Pool, d.Top); err != nil {
+		return err
+	}
+	var below uuid.UUID
+	err := s.update(ctx, "remove-"+uuid.NewString(), func(t catalog.Txn) (err error) {
+		if below, err = dropLayer(t, d.Top); err != nil {
 			return err
 		}
+		return errors.Join(s.dropName(t, d), t.Delete(refKey(d.Top, HolderKind, d.ID)), t.Delete(attachmentKey(d.ID)), t.Delete(diskKey(d.ID)))
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	return s.finish(ctx, below)
+}
+
+// dropName frees the disk's name, unless another disk has it by now.
+func (s *Service) dropName(t catalog.Txn, d diskRecord) error {
+	return dropNameOf(t, nameKey(d.Project, d.Name), d.ID)
+}
+
+func dropNameOf(t catalog.Txn, key string, of uuid.UUID) error {
+	id, err := t.Get(key)
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && string(id) != of.String() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return t.Delete(key)
+}
+
+// pointsWith are the points of a disk that go with it.
+func (s *Service) pointsWith(ctx context.Context, d diskRecord) (list []pointRecord, err error) {
+	err = s.Catalog.View(ctx, func(r catalog.Reader) error {
+		return eachID(r, pointsOf(d.ID, SnapshotKind), func(id uuid.UUID) error {
+			p, err := get(r, pointKey(SnapshotKind, id), parsePoint)
+			if errors.Is(err, catalog.ErrNotFound) {
+				return nil
+			}
+			list = append(list, p)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the snapshots of disk %s: %w", d.Name, err)
+	}
+	return list, nil
 }

@@ -13,26 +13,54 @@ import (
 // DetachSpec says how to detach.
 type DetachSpec struct {
 	Project, Disk string
+	// Attachment names one of those of a shared disk. Else the newest that By made ends, where that is not empty, else the newest.
+	Attachment, By string
+	// All ends all of them.
+	All bool
+	// Leave is called where others are left: nobody may have the device open any more because of that one.
+	Leave func(*Attachment, Share)
+	// Stranding is asked, where it is not nil, before the last ends of a disk whose key can't be used to attach it again. An
+	// error keeps it attached.
+	Stranding func(keystore.Info) error
+	// Asking has nothing done where it is not nil: once all is found that could refuse the detach, it is told what would end, and how many
+	// would be left.
+	Asking func(a *Attachment, of Share, left int)
 	// Drain is called first and returns when nobody touches the device any more.
 	Drain func(*Attachment) error
 	// Wiping is called when only the keys are left. It may be nil.
 	Wiping Wiping
 }
 
-// Detach ends an attachment: once it is drained, what was answered is made durable, the layers are closed and the keys wiped. The
+// Detach ends an attachment. Where it is the last of its disk: once it is drained, what was answered is made durable, the layers are closed and the keys wiped. The
 // keys are wiped whatever else fails.
 func (s *Service) Detach(ctx context.Context, request string, spec DetachSpec) (warnings []string, err error) {
 	d, err := s.lookUp(ctx, spec.Project, spec.Disk)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.claim(d, Detaching); err != nil {
-		return nil, err
+	if err := s.claim(d, toDetach); err != nil {
+		return nil, s.notAttached(ctx, d, err)
 	}
 	defer s.release(d)
 	a := s.attachment(d.ID)
-	if a == nil {
-		return nil, s.notAttached(ctx, d)
+	var of Share
+	var left []Share
+	if !spec.All {
+		if of, left, err = ending(d, s.SharesOf(a), spec); err != nil {
+			return nil, err
+		}
+	}
+	if len(left) > 0 && spec.Asking == nil {
+		return s.leave(ctx, request, a, of, left, spec)
+	}
+	if len(left) == 0 {
+		if err := s.stranding(ctx, d, spec); err != nil {
+			return nil, err
+		}
+	}
+	if spec.Asking != nil {
+		spec.Asking(a, of, len(left))
+		return nil, nil
 	}
 	if err := spec.Drain(a); err != nil {
 		return nil, fmt.Errorf("disk %s: %w", d.Name, err)
@@ -42,10 +70,8 @@ func (s *Service) Detach(ctx context.Context, request string, spec DetachSpec) (
 		return nil, refusal.New(refusal.Failed, "make room in the pool's file system, then detach again; nothing is lost until then",
 			"the last writes of disk %s can't be made durable: %w", d.Name, lost)
 	}
-	closed := a.end(spec.Wiping)
-	s.mu.Lock()
-	delete(s.attached, d.ID)
-	s.mu.Unlock()
+	journaled := a.opened()
+	closed := s.exit(a, spec)
 	if lost != nil || closed != nil {
 		warnings = append(warnings, fmt.Sprintf("what was written after the last good flush may be lost: %v", errors.Join(lost, closed)))
 	}
@@ -54,21 +80,33 @@ func (s *Service) Detach(ctx context.Context, request string, spec DetachSpec) (
 		s.Log.Error("the detach could not be kept in the catalog", "disk", d.Name, "err", err)
 		warnings = append(warnings, fmt.Sprintf("the disk is detached, and the catalog could not note it: the next attach will say that it "+
 			"ended without a detach (%v)", err))
+	} else {
+		s.forgetJournals(a.opening, journaled)
 	}
 	return warnings, nil
 }
 
-// notAttached refuses to detach what is not attached, and tells of an attachment that a run before this one left.
-func (s *Service) notAttached(ctx context.Context, d diskRecord) error {
+// exit closes an attachment. Nobody puts other layers into the place of its own meanwhile.
+func (s *Service) exit(a *Attachment, spec DetachSpec) error {
+	s.tree.RLock()
+	defer s.tree.RUnlock()
+	closed := a.end(spec.Wiping)
+	s.mu.Lock()
+	delete(s.attached, a.Disk)
+	s.mu.Unlock()
+	return closed
+}
+
+// notAttached adds to why a disk can't be detached what an attachment has left that a run before this one made.
+func (s *Service) notAttached(ctx context.Context, d diskRecord, why error) error {
 	left, err := s.leftBehind(ctx, d)
 	if err != nil {
 		return explain(d.Name, err)
 	}
-	hint := "run `nbdcrypt attach " + d.Name + "` to attach it"
-	if left != nil {
-		hint += "; " + left.warning()
+	if r := refusal.From(why); left.lossy() && s.attachment(d.ID) == nil {
+		return refusal.New(r.Code, r.Hint+"; "+left.warning(), "%w", why)
 	}
-	return refusal.New(refusal.Busy, hint, "disk %s is not attached", d.Name)
+	return why
 }
 
 // Elsewhere names the other host that a disk is attached on, as far as the catalog knows; it is empty where there is none.
@@ -91,7 +129,7 @@ func (s *Service) Seize(ctx context.Context, request, project, ref string) error
 	if err != nil {
 		return err
 	}
-	if err := s.claim(d, Detaching); err != nil {
+	if err := s.claim(d, toSeize); err != nil {
 		return err
 	}
 	defer s.release(d)
@@ -121,22 +159,20 @@ func (s *Service) closeRecord(ctx context.Context, request string, a *Attachment
 		if lost != nil {
 			now.Lost = lost.Error()
 		}
-		if now.Lost != "" || now.Unclean {
+		if now.Lost != "" || now.Unclean && now.ReadOnly {
 			return put(t, attachmentKey(a.Disk), now)
 		}
 		return t.Delete(attachmentKey(a.Disk))
 	})
 }
 
-// StrandedKey tells whether a detach would strand an attached disk: its key can't be used to attach it again. It
-// returns the key, or nil.
-func (s *Service) StrandedKey(ctx context.Context, project, ref string) (*keystore.Info, error) {
-	d, err := s.lookUp(ctx, project, ref)
-	if err != nil || !d.Encrypted || s.attachment(d.ID) == nil {
-		return nil, err
+// stranding asks about a detach after which the disk can't be attached again: its key is not usable.
+func (s *Service) stranding(ctx context.Context, d diskRecord, spec DetachSpec) error {
+	if !d.Encrypted || spec.Stranding == nil {
+		return nil
 	}
 	if key := s.keyOf(ctx, d); key.State != keystore.Enabled {
-		return key, nil
+		return spec.Stranding(*key)
 	}
-	return nil, nil
+	return nil
 }

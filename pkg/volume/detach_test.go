@@ -21,7 +21,7 @@ func TestDetachWaitsForWhatOpensTheExport(t *testing.T) {
 	r.create(secretDisk)
 	s := spec("vault")
 	opened := false
-	s.Attached = func(a *volume.Attachment) {
+	s.Attached = func(*volume.Attachment, volume.Share) {
 		opened = true
 		_, err := r.detach("vault")
 		wantCode(t, err, refusal.Busy)

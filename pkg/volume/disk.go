@@ -10,6 +10,7 @@ import (
 
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/catalog"
+	"nbdcrypt/pkg/pool"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume/layer"
 )
@@ -28,14 +29,19 @@ type Disk struct {
 	Encrypted         bool
 	Key               *keystore.Info
 	HideHoles         bool
+	Shared            bool
 	Status            Status
 	Created           time.Time
 	Layers            []Layer
 	Attachment        *Attachment
 	Warnings          []string
+	// Source is what the disk was made from, nil where it was nothing.
+	Source *Source
 }
 
-func holder(d diskRecord) keystore.Holder { return keystore.Holder{Kind: "disk", ID: d.ID.String()} }
+func holder(d diskRecord) keystore.Holder {
+	return keystore.Holder{Kind: HolderKind, ID: d.ID.String()}
+}
 
 // find looks a disk up by name or id.
 func (s *Service) find(r catalog.Reader, project, ref string) (diskRecord, error) {
@@ -58,6 +64,9 @@ func (s *Service) find(r catalog.Reader, project, ref string) (diskRecord, error
 		return diskRecord{}, fmt.Errorf("%w: record %q names %q", catalog.ErrDamaged, nameKey(project, ref), id)
 	}
 	d, err := get(r, diskKey(parsed), parseDisk)
+	if errors.Is(err, catalog.ErrNotFound) && id != ref {
+		return d, fmt.Errorf("%w: record %q names disk %s, whose record is missing", catalog.ErrDamaged, nameKey(project, ref), id)
+	}
 	if errors.Is(err, catalog.ErrNotFound) || err == nil && d.Project != project {
 		return diskRecord{}, noDisk(project, ref)
 	}
@@ -78,21 +87,19 @@ func (s *Service) lookUp(ctx context.Context, project, ref string) (d diskRecord
 	return d, explain(ref, err)
 }
 
+// label is what refusals and purposes of keys call a disk.
+func (d diskRecord) label() string { return "disk " + d.Project + "/" + d.Name }
+
 // stack reads the layers of a disk, top first. A disk that is being made may have none yet.
 func (s *Service) stack(ctx context.Context, d diskRecord) (layers []layerRecord, err error) {
-	err = s.Catalog.View(ctx, func(r catalog.Reader) error {
-		layers = nil
-		for id := d.Top; id != uuid.Nil; {
-			l, err := get(r, layerKey(id), parseLayer)
-			if err != nil {
-				return fmt.Errorf("disk %s: layer %s: %w", d.Name, id, err)
-			}
-			layers = append(layers, l)
-			id = l.Parent
-		}
-		return nil
+	err = s.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		layers, err = s.layersFrom(r, d.Top)
+		return err
 	})
-	return layers, err
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", d.Name, err)
+	}
+	return layers, nil
 }
 
 // Get tells about one disk.
@@ -101,35 +108,12 @@ func (s *Service) Get(ctx context.Context, project, ref string) (Disk, error) {
 	return s.describe(ctx, d, err)
 }
 
-// List tells about every disk of a project, in the order of their ids.
-func (s *Service) List(ctx context.Context, project string) ([]Disk, error) {
-	var records []diskRecord
-	err := s.eachDisk(ctx, func(d diskRecord) error {
-		if d.Project == project {
-			records = append(records, d)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, explainList(err)
-	}
-	disks := make([]Disk, 0, len(records))
-	for _, r := range records {
-		d, err := s.describe(ctx, r, nil)
-		if refusal.CodeOf(err) == refusal.NotFound {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		disks = append(disks, d)
-	}
-	return disks, nil
-}
-
 // Count is how many disks there are, in all projects.
 func (s *Service) Count(ctx context.Context) (n int, err error) {
-	err = s.eachDisk(ctx, func(diskRecord) error { n++; return nil })
+	err = s.Catalog.View(ctx, func(r catalog.Reader) (err error) {
+		n, err = r.Count(diskPrefix)
+		return err
+	})
 	return n, err
 }
 
@@ -138,8 +122,7 @@ func (s *Service) describe(ctx context.Context, r diskRecord, err error) (Disk, 
 	if err != nil {
 		return Disk{}, err
 	}
-	d := Disk{ID: r.ID.String(), Name: r.Name, Project: r.Project, Size: r.Size, SectorSize: r.SectorSize,
-		Encrypted: r.Encrypted, HideHoles: r.HideHoles, Status: s.status(r), Created: r.Created, Attachment: s.attachment(r.ID)}
+	d := s.plain(r)
 	if r.Encrypted {
 		d.Key = s.keyOf(ctx, r)
 	}
@@ -154,26 +137,45 @@ func (s *Service) describe(ctx context.Context, r diskRecord, err error) (Disk, 
 		return Disk{}, explain(r.Name, err)
 	}
 	for _, l := range layers {
-		// Without its files a layer has no segments to show; that it is damaged is for attach and check to say.
-		paths, _ := s.Pool.Segments(layer.DataName(l.ID))
-		d.Layers = append(d.Layers, Layer{ID: l.ID.String(), Segments: paths})
+		d.Layers = append(d.Layers, s.files(l))
 	}
-	d.Warnings = s.warnings(ctx, r)
+	// Where the pool does not tell its space, or the record of an attachment is damaged, there is no warning of it: attach and check tell.
+	space, _ := s.Pool.Space()
+	left, _ := s.leftBehind(ctx, r)
+	d.Warnings = s.warnings(r, space, left)
 	return d, nil
 }
 
-// keyOf tells about the disk's key. One that can't be read has the zero state: the disk can still be listed and deleted.
+// plain is what the disk's own record tells, and this run.
+func (s *Service) plain(r diskRecord) Disk {
+	return Disk{ID: r.ID.String(), Name: r.Name, Project: r.Project, Size: r.Size, SectorSize: r.SectorSize,
+		Encrypted: r.Encrypted, HideHoles: r.HideHoles, Shared: r.Shared, Status: s.status(r), Created: r.Created, Attachment: s.attachment(r.ID),
+		Source: r.Source}
+}
+
+// files are a layer's. Without its files a layer has no segments to show; that it is damaged is for attach and check to say.
+func (s *Service) files(l layerRecord) Layer {
+	paths, _ := s.Pool.Segments(layer.DataName(l.ID))
+	return Layer{ID: l.ID.String(), Segments: paths}
+}
+
+// keyOf tells about the disk's key.
 func (s *Service) keyOf(ctx context.Context, d diskRecord) *keystore.Info {
-	info, err := s.Keys.Key(ctx, d.Project, d.Key)
+	return s.keyUnder(ctx, d.Project, d.Key)
+}
+
+// keyUnder tells about a key. One that is deleted, or can't be read, has the zero state: what is under it can still be listed and deleted.
+func (s *Service) keyUnder(ctx context.Context, project, key string) *keystore.Info {
+	info, err := s.Keys.KeyOf(ctx, project, key)
 	if err != nil {
-		return &keystore.Info{ID: d.Key}
+		return &keystore.Info{ID: key, Project: project, Unreadable: refusal.CodeOf(err) != refusal.NotFound}
 	}
 	return &info
 }
 
-// warnings say what a person should know of a disk.
-func (s *Service) warnings(ctx context.Context, d diskRecord) (w []string) {
-	if space, err := s.Pool.Space(); err == nil && d.Size > space.Free && d.Status == Available {
+// warnings say what a person should know of a disk. left is the attachment that the catalog knows of, if there is one.
+func (s *Service) warnings(d diskRecord, space pool.Space, left *attachRecord) (w []string) {
+	if space.Total > 0 && d.Size > space.Free && d.Status == Available {
 		w = append(w, fmt.Sprintf("the disk is larger (%d bytes) than what is free in the pool (%d bytes); "+
 			"writes fail with ENOSPC when the pool is full", d.Size, space.Free))
 	}
@@ -181,11 +183,10 @@ func (s *Service) warnings(ctx context.Context, d diskRecord) (w []string) {
 	if a != nil && a.Device.Failed() != nil {
 		return append(w, "a sync failed: nothing more is written; detach the disk, and see to the storage below it")
 	}
-	if a != nil {
-		return w
+	if a != nil && !a.ReadOnly && s.journals != nil && !a.opened()[0].Journaled() {
+		w = append(w, "its journal is off for now: where the daemon is killed, what was not flushed may be lost")
 	}
-	left, err := s.leftBehind(ctx, d)
-	if err == nil && left != nil {
+	if a == nil && left.lossy() {
 		w = append(w, left.warning())
 	}
 	return w

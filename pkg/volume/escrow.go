@@ -23,6 +23,11 @@ func (s *Service) Escrow(ctx context.Context, project, ref string, released func
 	if !d.Encrypted {
 		return 0, nil, refusal.New(refusal.Failed, "read its segment files as they are", "disk %s is plain and has no key", d.Name)
 	}
+	if err := s.mayRest(d, toEscrow); err != nil {
+		return 0, nil, err
+	}
+	s.tree.RLock()
+	defer s.tree.RUnlock()
 	layers, err := s.stack(ctx, d)
 	if err != nil {
 		return 0, nil, explain(d.Name, err)

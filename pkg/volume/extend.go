@@ -10,27 +10,19 @@ import (
 
 // Extend makes a disk larger, attached or not. The layer has room first, then the catalog knows, then clients see it.
 func (s *Service) Extend(ctx context.Context, request, project, ref string, size int64) (Disk, error) {
-	d, err := s.lookUp(ctx, project, ref)
+	d, err := s.claimNow(ctx, project, ref, toExtend)
 	if err != nil {
 		return Disk{}, err
 	}
-	if err := s.claim(d, Extending); err != nil {
-		return Disk{}, err
-	}
-	d, err = s.extend(ctx, request, d.Project, d.ID.String(), size)
+	d, err = s.extend(ctx, request, d, size)
+	err = explain(d.Name, err)
+	s.ended(d, toExtend, err)
 	s.release(d)
-	return s.describe(ctx, d, explain(ref, err))
+	return s.describe(ctx, d, err)
 }
 
 // extend works on the record as it is under the claim, and returns it as it is then.
-func (s *Service) extend(ctx context.Context, request, project, id string, size int64) (diskRecord, error) {
-	d, err := s.lookUp(ctx, project, id)
-	if err != nil {
-		return d, err
-	}
-	if err := d.whole(); err != nil {
-		return d, err
-	}
+func (s *Service) extend(ctx context.Context, request string, d diskRecord, size int64) (diskRecord, error) {
 	if err := checkSize(size, d.SectorSize); err != nil {
 		return d, err
 	}
@@ -41,7 +33,7 @@ func (s *Service) extend(ctx context.Context, request, project, id string, size 
 		return d, err
 	}
 	grown := d
-	err = s.update(ctx, request, func(t catalog.Txn) error {
+	err := s.update(ctx, request, func(t catalog.Txn) error {
 		now, err := get(t, diskKey(d.ID), parseDisk)
 		if err != nil {
 			return err
@@ -65,10 +57,16 @@ func (s *Service) resize(ctx context.Context, d diskRecord, size int64) error {
 		if a.ReadOnly {
 			return refusal.New(refusal.Busy, "detach it first", "disk %s is attached read-only", d.Name)
 		}
-		return a.layers[0].Resize(size)
+		if err := a.asCatalog(d); err != nil {
+			return err
+		}
+		return a.opened()[0].Resize(size)
 	}
 	layers, err := s.stack(ctx, d)
 	if err != nil {
+		return err
+	}
+	if _, err := s.takeOver(ctx, d); err != nil {
 		return err
 	}
 	l, err := layer.Open(ctx, s.Pool, layers[0].header(), d.Size, layer.Options{})

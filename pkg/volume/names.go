@@ -13,15 +13,24 @@ import (
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // CheckName refuses what can't be a disk's name. A UUID can't, since names work wherever ids do.
-func CheckName(name string) error {
+func CheckName(name string) error { return checkNameOf("a disk", name) }
+
+func checkNameOf(what, name string) error {
 	if _, err := uuid.Parse(name); err == nil {
 		return refusal.New(refusal.Usage, "choose a name that is no UUID", "%q looks like an id", name)
 	}
 	if !nameRule.MatchString(name) {
 		return refusal.New(refusal.Usage, "use 1 to 128 letters, digits, '.', '_' or '-', the first a letter or a digit",
-			"%.200q can't be the name of a disk", name)
+			"%.200q can't be the name of %s", name, what)
 	}
 	return nil
+}
+
+func checkSector(size int) error {
+	if size == 512 || size == 4096 {
+		return nil
+	}
+	return refusal.New(refusal.Usage, "use 512 or 4096", "a sector can't have %d bytes", size)
 }
 
 // checkSize refuses sizes that no disk can have.

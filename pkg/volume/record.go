@@ -13,23 +13,7 @@ import (
 
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/pool"
-	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume/layer"
-)
-
-// Status is what a disk is doing, in the words that users see.
-type Status string
-
-// The statuses. Creating, Available and Deleting are kept in the catalog; the others last as long as the work.
-const (
-	Creating  Status = "creating"
-	Available Status = "available"
-	Attaching Status = "attaching"
-	InUse     Status = "in-use"
-	Detaching Status = "detaching"
-	Extending Status = "extending"
-	Deleting  Status = "deleting"
-	Checking  Status = "checking"
 )
 
 // recordVersion is the version of every record of this package.
@@ -51,17 +35,29 @@ type diskRecord struct {
 	Created    time.Time `json:"created"`
 	// HideHoles has clients see no hole. A record from before there was a choice has none; a build from then refuses one that has it.
 	HideHoles bool `json:"hide_holes,omitempty"`
+	// Shared lets it be attached several times at once (rule B14).
+	Shared bool `json:"shared,omitempty"`
+	// Source is what the disk was made from, as it was called then.
+	Source *Source `json:"source,omitempty"`
+	// Fill is copying into the disk's top that is not done yet.
+	Fill *fill `json:"fill,omitempty"`
 	// Request made the disk; the same request again finds it made.
 	Request string `json:"request"`
 }
 
-// whole refuses a disk whose making or deletion ended half-way. The caller has claimed it, so that neither goes on.
-func (d diskRecord) whole() error {
-	if d.Status == Available {
-		return nil
-	}
-	return refusal.New(refusal.Busy, "run `nbdcrypt disk delete "+d.ID.String()+"`; the daemon does so too when it starts",
-		"disk %s is %s, and that ended half-way", d.Name, d.Status)
+// Source names what a disk or an image was made from. What stands on whose layers the references tell, not this.
+type Source struct {
+	Kind string    `json:"kind"`
+	ID   uuid.UUID `json:"id"`
+	Name string    `json:"name"`
+}
+
+// fill has a disk's top get what it lacks from the layers below it, until it stands on the layer Until: the zero UUID for nothing at all.
+type fill struct {
+	Until uuid.UUID `json:"until"`
+	Why   string    `json:"why"`
+	// Open names the openings of a stack that the fill works through itself, while the disk is not attached.
+	Open []pool.Identity `json:"open,omitempty"`
 }
 
 // layerRecord is a layer in the catalog, at layer/ID: where it stands in the tree, and what its header must say.
@@ -73,6 +69,12 @@ type layerRecord struct {
 	SectorSize int       `json:"sector_size"`
 	Encrypted  bool      `json:"encrypted"`
 	Created    time.Time `json:"created"`
+	// Frozen layers are not written to any more, and may be shared.
+	Frozen bool `json:"frozen,omitempty"`
+	// Sealed tells of a frozen layer that all of it is durable, and nothing is written to it any more.
+	Sealed bool `json:"sealed,omitempty"`
+	// Merged names the layer that stands in the place of this one.
+	Merged uuid.UUID `json:"merged,omitzero"`
 }
 
 func (l layerRecord) header() layer.Header {
@@ -91,13 +93,20 @@ type attachRecord struct {
 	By         string          `json:"by"`
 	ReadOnly   bool            `json:"read_only"`
 	Since      time.Time       `json:"since"`
-	// Unclean tells of a read-only attachment that the one before it, which could write, had not ended with a detach.
+	// Unclean tells that the attachment before this one may have lost writes: of a read-only one, which mends nothing, for as long as it is there, of
+	// any other until whoever attached it was told.
 	Unclean bool `json:"unclean,omitempty"`
+	// Shares are who attached it. A record from before there were any names one, as By.
+	Shares []Share `json:"shares,omitempty"`
 	// Lost is the sync that failed: what was written after the last good flush may be gone.
 	Lost string `json:"lost,omitempty"`
+	// Recovered tells of an attachment that ended without a detach that nothing was lost.
+	Recovered bool `json:"recovered,omitempty"`
 }
 
-func diskKey(id uuid.UUID) string       { return "disk/" + id.String() }
+const diskPrefix = "disk/"
+
+func diskKey(id uuid.UUID) string       { return diskPrefix + id.String() }
 func nameKey(project, n string) string  { return "disk-name/" + project + "/" + n }
 func layerKey(id uuid.UUID) string      { return "layer/" + id.String() }
 func attachmentKey(id uuid.UUID) string { return "attachment/" + id.String() }
@@ -120,7 +129,12 @@ func parse(key string, b []byte, v any, version *int) error {
 }
 
 func parseDisk(key string, b []byte) (d diskRecord, err error) {
-	if err = parse(key, b, &d, &d.Version); err == nil && diskKey(d.ID) != key {
+	d, ok := quickDisk(b)
+	if !ok {
+		d = diskRecord{}
+		err = parse(key, b, &d, &d.Version)
+	}
+	if err == nil && diskKey(d.ID) != key {
 		err = fmt.Errorf("%w: record %q is disk %s", catalog.ErrDamaged, key, d.ID)
 	}
 	return d, err
@@ -158,25 +172,29 @@ func put(t catalog.Txn, key string, v any) error {
 	return t.Put(key, b)
 }
 
-// eachDisk calls fn with every disk.
+// eachDisk calls fn with every disk whose record can be read.
 func (s *Service) eachDisk(ctx context.Context, fn func(diskRecord) error) error {
-	return s.Catalog.View(ctx, func(r catalog.Reader) error {
-		for after := ""; ; {
-			pairs, err := r.Scan("disk/", after, 256)
-			if err != nil || len(pairs) == 0 {
-				return err
-			}
-			for _, p := range pairs {
-				d, err := parseDisk(p.Key, p.Value)
-				if err == nil {
-					err = fn(d)
-				}
-				if err != nil {
-					return err
-				}
-				after = p.Key
-			}
+	return s.walkDisks(ctx, func(d diskRecord, err error) error {
+		if err != nil {
+			return nil
 		}
+		return fn(d)
+	})
+}
+
+// walkDisks calls fn with every disk. One whose record can't be read has an id and the error alone.
+func (s *Service) walkDisks(ctx context.Context, fn func(d diskRecord, err error) error) error {
+	return s.Catalog.View(ctx, func(r catalog.Reader) error {
+		return catalog.Walk(r, diskPrefix, func(p catalog.Pair, err error) error {
+			var d diskRecord
+			if err == nil {
+				d, err = parseDisk(p.Key, p.Value)
+			}
+			if err != nil {
+				d.ID, _ = uuid.Parse(p.Key[len(diskPrefix):])
+			}
+			return fn(d, err)
+		})
 	})
 }
 

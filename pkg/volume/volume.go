@@ -4,6 +4,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/pool"
 	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/volume/layer"
 )
 
 // Config is what disks are made of.
@@ -30,6 +32,14 @@ type Config struct {
 	Log     *slog.Logger
 	// Host and Instance say in attachment records who holds a disk: this machine, and this run of the daemon.
 	Host, Instance string
+	// Backups is the directory that backups lie in.
+	Backups string
+	// Journal is the directory that the journals of layers lie in, empty for none. A power cut may take it.
+	Journal string
+	// Unguarded is told once, where a disk has no journal. It may be nil.
+	Unguarded func(why error)
+	// Failed is told of a failed sync once the catalog has kept it. It may be nil.
+	Failed func(a *Attachment, cause error)
 }
 
 // Service holds the disks of one state directory. Its methods may be called from many goroutines.
@@ -37,59 +47,77 @@ type Service struct {
 	Config
 
 	mu       sync.Mutex
-	busy     map[uuid.UUID]Status      // what is being done to a disk right now
+	busy     map[uuid.UUID]verb        // what is being done to a disk right now
+	failedAt map[uuid.UUID]Status      // what was done last and ended in an error that the disk shows
 	attached map[uuid.UUID]*Attachment // by this run
 	notes    sync.WaitGroup            // failures on their way into the catalog
+	points   map[uuid.UUID]int         // who uses a point right now
+	ciphers  *ciphers
+	settling sync.Mutex // one layer at a time
+	dooming  sync.Mutex // one layer at a time
+	// tree is held shared from reading a stack until it is open or has a holder of its own, after the claim; alone by what puts other
+	// layers into the place of some.
+	tree    sync.RWMutex
+	trees   *treeLocks
+	turns   *sync.Cond           // of mu: a disk was claimed or released, or its fill gave way
+	filling map[uuid.UUID]bool   // disks that a fill works on right now
+	looks   map[uuid.UUID]int    // how many look at what a disk has in its layers
+	alone   map[uuid.UUID]*Stack // what fills have opened of disks that are not attached
+
+	journals    *layer.Journals // nil where there are none
+	poolSettled func() error
+	unguarded   sync.Once
+
+	unreadable []error
+	pending    []PendingFill
 }
 
 // Close waits for what is still on its way into the catalog. The catalog and the keys may be closed after it.
 func (s *Service) Close() { s.notes.Wait() }
 
-// Open takes over the disks and finishes what a crash has left: disks half made or half deleted go.
+// Open takes over the disks and finishes what a crash has left: disks half made or half deleted go. Records that can't be read do
+// not keep it from that: Unreadable tells them.
 func Open(ctx context.Context, c Config) (*Service, error) {
-	s := &Service{Config: c, busy: map[uuid.UUID]Status{}, attached: map[uuid.UUID]*Attachment{}}
-	var unfinished []diskRecord
-	err := s.eachDisk(ctx, func(d diskRecord) error {
-		if d.Status == Creating || d.Status == Deleting {
-			unfinished = append(unfinished, d)
-		}
-		return nil
-	})
-	if err != nil {
+	s := &Service{Config: c, busy: map[uuid.UUID]verb{}, failedAt: map[uuid.UUID]Status{}, attached: map[uuid.UUID]*Attachment{}, ciphers: newCiphers(), points: map[uuid.UUID]int{},
+		trees: newTreeLocks(), filling: map[uuid.UUID]bool{}, looks: map[uuid.UUID]int{}, alone: map[uuid.UUID]*Stack{}}
+	s.turns = sync.NewCond(&s.mu)
+	s.poolSettled = sync.OnceValue(s.settlePool)
+	s.openJournals()
+	if err := errors.Join(s.recoverAll(ctx), s.finishAll(ctx)); err != nil {
 		return nil, err
-	}
-	for _, d := range unfinished {
-		s.Log.Warn("finishing what was cut off", "disk", d.Name, "status", d.Status)
-		if err := s.remove(ctx, d); err != nil {
-			return nil, fmt.Errorf("volume: clean up disk %s: %w", d.Name, err)
-		}
 	}
 	return s, nil
 }
 
-// claim marks a disk as being worked on; while it is, every other work on it is refused.
-func (s *Service) claim(d diskRecord, doing Status) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now, ok := s.busy[d.ID]; ok {
-		return refusal.New(refusal.Busy, "wait until that is done, then try again", "disk %s is %s", d.Name, now)
-	}
-	s.busy[d.ID] = doing
-	return nil
+// unfinished are the disks that a crash has left half made or half deleted. Those that are not, which may be very many, are told by
+// the text of their status alone: in a record a quotation mark within a text has a backslash before it.
+func (s *Service) unfinished(ctx context.Context) (list []diskRecord, err error) {
+	finished := []byte(`"status":"` + Available + `"`)
+	err = s.Catalog.View(ctx, func(r catalog.Reader) error {
+		return catalog.Walk(r, diskPrefix, func(p catalog.Pair, err error) error {
+			if err == nil && bytes.Contains(p.Value, finished) {
+				if bytes.Contains(p.Value, []byte(`"fill":`)) {
+					s.noteFill(p)
+				}
+				return nil
+			}
+			var d diskRecord
+			if err == nil {
+				d, err = parseDisk(p.Key, p.Value)
+			}
+			if err != nil {
+				s.unreadable = append(s.unreadable, err)
+			} else if d.Status == Creating || d.Status == Deleting || d.Status == RestoringBackup || d.Status == Downloading {
+				list = append(list, d)
+			}
+			return nil
+		})
+	})
+	return list, err
 }
 
-func (s *Service) release(d diskRecord) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.busy, d.ID)
-}
-
-// attachment is this run's attachment of a disk, nil where there is none.
-func (s *Service) attachment(id uuid.UUID) *Attachment {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.attached[id]
-}
+// Unreadable is what Open met and could not read.
+func (s *Service) Unreadable() []error { return s.unreadable }
 
 // Attachments lists this run's attachments, the oldest first.
 func (s *Service) Attachments() []*Attachment {
@@ -101,19 +129,6 @@ func (s *Service) Attachments() []*Attachment {
 	}
 	slices.SortFunc(list, func(a, b *Attachment) int { return a.Since.Compare(b.Since) })
 	return list
-}
-
-// status is what a disk is doing now; the catalog knows only what outlives a crash.
-func (s *Service) status(d diskRecord) Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now, ok := s.busy[d.ID]; ok && (now != Checking || s.attached[d.ID] == nil) {
-		return now
-	}
-	if s.attached[d.ID] != nil {
-		return InUse
-	}
-	return d.Status
 }
 
 // explain turns what a layer or the pool says of damage and missing room, on disk or for descriptors, into a refusal.

@@ -30,22 +30,28 @@ const mib = 1 << 20
 
 // rig is a key store, a pool with faults and the disks on them, which can be opened anew as after a restart.
 type rig struct {
-	t       *testing.T
+	failed  []string
+	t       testing.TB
 	catalog catalog.Store
+	root    *keystore.Root
 	keys    *keystore.Store
 	faults  *pooltest.Faults
 	dir     string
+	journal string                    // where journals lie; empty for none
+	atStart func(pooltest.Call) error // hooks what a start asks of the pool
+	// unguarded is told where there is no journal.
+	unguarded func(error)
 	*volume.Service
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	state, key := filepath.Join(t.TempDir(), "state"), filepath.Join(t.TempDir(), "root.key")
 	must(t, os.Mkdir(state, 0o700))
 	root, err := keystore.OpenRoot(key, state)
 	must(t, err)
 	t.Cleanup(root.Close)
-	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "pool")}
+	r := &rig{t: t, root: root, dir: filepath.Join(t.TempDir(), "pool")}
 	r.catalog = keystore.Seal(catalog.Memory(), root)
 	r.keys, err = keystore.Open(t.Context(), keystore.Config{Catalog: r.catalog, Root: root, Region: "local", Clock: clock.System{}})
 	must(t, err)
@@ -62,8 +68,10 @@ func (r *rig) restart() {
 	files, err := pool.OpenFiles(r.dir)
 	must(r.t, err)
 	r.faults = pooltest.NewFaults(files)
+	r.faults.Hook(r.atStart)
 	r.Service, err = volume.Open(r.t.Context(), volume.Config{Catalog: r.catalog, Keys: r.keys, Pool: r.faults,
-		Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Host: "here", Instance: time.Now().String()})
+		Clock: clock.System{}, Log: slog.New(slog.DiscardHandler), Host: "here", Instance: time.Now().String(), Backups: r.dir + "-backups", Journal: r.journal, Unguarded: r.unguarded,
+		Failed: func(a *volume.Attachment, cause error) { r.failed = append(r.failed, a.Name+": "+cause.Error()) }})
 	must(r.t, err)
 	r.t.Cleanup(r.Service.Close)
 }
@@ -113,14 +121,14 @@ func (r *rig) records(prefix string) (n int) {
 	return n
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func wantCode(t *testing.T, err error, code refusal.Code) {
+func wantCode(t testing.TB, err error, code refusal.Code) {
 	t.Helper()
 	if refusal.CodeOf(err) != code {
 		t.Errorf("code %d, want %d: %v", refusal.CodeOf(err), code, err)
@@ -216,7 +224,7 @@ func TestSameNameTwice(t *testing.T) {
 // Rule C13: a bad key fails at create, not at attach, and leaves nothing behind.
 func TestRuleC13_BadKeyFailsAtCreate(t *testing.T) {
 	r := newRig(t)
-	_, err := r.keys.CreateKey(t.Context(), "k", "default", "mine")
+	_, err := r.keys.CreateKey(t.Context(), "k", "default", keystore.KeySpec{Alias: "mine"})
 	must(t, err)
 	_, err = r.keys.Disable(t.Context(), "d", "default", "mine")
 	must(t, err)
@@ -239,7 +247,7 @@ func TestRuleC13_BadKeyFailsAtCreate(t *testing.T) {
 // Rules A14 to A17: a disabled key changes nothing for an attached disk, refuses the next attach, and enabling it restores.
 func TestRuleA15_DisabledKeyRefusesAttach(t *testing.T) {
 	r := newRig(t)
-	_, err := r.keys.CreateKey(t.Context(), "k", "default", "mine")
+	_, err := r.keys.CreateKey(t.Context(), "k", "default", keystore.KeySpec{Alias: "mine"})
 	must(t, err)
 	s := secretDisk
 	s.Key = "mine"
@@ -249,8 +257,10 @@ func TestRuleA15_DisabledKeyRefusesAttach(t *testing.T) {
 	must(t, err)
 	_, err = a.Device.WriteAt([]byte("still works"), 0)
 	must(t, err)
-	if key, err := r.StrandedKey(t.Context(), "default", "vault"); err != nil || key == nil || key.Alias != "mine" {
-		t.Errorf("detach would not warn: %v %v", key, err)
+	asks := leave("vault")
+	asks.Stranding = func(key keystore.Info) error { return refusal.New(refusal.Confirm, "say yes", "key %s", key.Alias) }
+	if _, err = r.Detach(t.Context(), "detach", asks); refusal.CodeOf(err) != refusal.Confirm || !strings.Contains(err.Error(), "mine") {
+		t.Errorf("detach does not ask: %v", err)
 	}
 	_, err = r.detach("vault")
 	must(t, err)
@@ -275,7 +285,7 @@ func TestRuleA15_DisabledKeyRefusesAttach(t *testing.T) {
 // Rule C12: a disk can be deleted without its key.
 func TestRuleC12_DeleteWithoutTheKey(t *testing.T) {
 	r := newRig(t)
-	_, err := r.keys.CreateKey(t.Context(), "k", "default", "mine")
+	_, err := r.keys.CreateKey(t.Context(), "k", "default", keystore.KeySpec{Alias: "mine"})
 	must(t, err)
 	s := secretDisk
 	s.Key = "mine"
@@ -363,7 +373,7 @@ func TestNextAttachTellsOfLoss(t *testing.T) {
 	crashed := r.attach("vault")
 	crashed.Abandon()
 	r.restart()
-	if left, err := r.LeftAttached(t.Context()); err != nil || len(left) != 1 || left[0] != "vault" {
+	if left, _, err := r.LeftAttached(t.Context()); err != nil || len(left) != 1 || left[0] != "vault" {
 		t.Errorf("left attached: %v %v", left, err)
 	}
 	s := spec("vault")
@@ -393,6 +403,10 @@ func TestNextAttachTellsOfLoss(t *testing.T) {
 		t.Errorf("detach after a failed sync: %v", warnings)
 	}
 	r.faults.Hook(nil)
+	r.Close()
+	if len(r.failed) != 1 || !strings.Contains(r.failed[0], "vault") {
+		t.Errorf("what was told of the failed sync: %q", r.failed)
+	}
 	r.restart()
 	a = r.attach("vault")
 	if len(a.Warnings) != 1 || !strings.Contains(a.Warnings[0], "sync failed") {
@@ -500,9 +514,10 @@ func TestCheckFindsDamage(t *testing.T) {
 	must(t, err)
 	_, err = r.detach("vault")
 	must(t, err)
+	where := ""
 	problems := func() (list []volume.Problem) {
 		t.Helper()
-		_, _, err := r.Check(t.Context(), "default", "", func(p volume.Problem) { list = append(list, p) }, func(int64, int64) {})
+		_, err := r.Check(t.Context(), where, "", func(p volume.Problem) { list = append(list, p) }, func(int64, int64) {})
 		must(t, err)
 		return list
 	}
@@ -514,6 +529,10 @@ func TestCheckFindsDamage(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(stray, "data.0000"), make([]byte, 4096), 0o600))
 	if list := problems(); len(list) != 1 || list[0].Severity != "note" {
 		t.Errorf("a stray volume: %+v", list)
+	}
+	where = "default"
+	if list := problems(); len(list) != 0 {
+		t.Errorf("a project is told of a stray volume: %+v", list)
 	}
 	must(t, os.RemoveAll(stray))
 	flip(t, d.Layers[0].Segments[0][:len(d.Layers[0].Segments[0])-len("data.0000")]+"map.0000", 8192+100)
@@ -569,12 +588,12 @@ func TestCheckOfDisksThatAreWorkedOn(t *testing.T) {
 	}
 	var problems []volume.Problem
 	found := func(p volume.Problem) { problems = append(problems, p) }
-	_, _, err := r.Check(t.Context(), "default", "", found, work)
+	_, err := r.Check(t.Context(), "default", "", found, work)
 	must(t, err)
 	if len(problems) != 1 || problems[0].Severity != "note" || problems[0].What != "disk default/"+busy {
 		t.Errorf("found %+v", problems)
 	}
-	_, _, err = r.Check(t.Context(), "default", busy, found, work)
+	_, err = r.Check(t.Context(), "default", busy, found, work)
 	wantCode(t, err, refusal.Busy)
 	close(leaves)
 	must(t, <-left)
@@ -716,9 +735,12 @@ func TestListWhileDisksAreDeleted(t *testing.T) {
 		deleted <- errors.Join(errs...)
 	}()
 	for {
-		if _, err := r.List(t.Context(), "default"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, r.List(t.Context(), "default", true, func(d volume.Disk) error {
+			if len(d.Layers) != 1 || len(d.Warnings) != 0 {
+				t.Errorf("%+v", d)
+			}
+			return nil
+		}))
 		select {
 		case err := <-deleted:
 			must(t, err)

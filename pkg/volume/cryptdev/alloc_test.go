@@ -40,6 +40,37 @@ func TestNothingIsAllocated(t *testing.T) {
 	}
 }
 
+// Nor does it where the disk has many layers, each of which holds a part of what is read.
+func TestNothingIsAllocatedThroughLayers(t *testing.T) {
+	w := newTower(t, files(t), 8*mib, true)
+	write(t, w.device, pattern(1, 4*mib), 0)
+	for i := range 7 {
+		if err := w.push(nothingBetween); err != nil {
+			t.Fatal(err)
+		}
+		write(t, w.device, pattern(byte(i+2), 64<<10), int64(i)*128<<10)
+	}
+	d := w.device
+	sync(t, d)
+	for _, r := range [][2]int64{{2 * mib, 4096}, {64<<10 + 100, 700}, {4096, mib}, {5 * mib, 8192}} {
+		p, off := make([]byte, r[1]), r[0]
+		for name, do := range map[string]func() error{
+			"read":   func() error { return second(d.ReadAt(p, off)) },
+			"nowait": func() error { return second(d.ReadAtNowait(p, off)) },
+			"extent": func() error { _, _, _, err := d.Extent(off, r[1]); return err },
+			"cache":  func() error { return d.CacheAt(off, r[1]) },
+			"failed": d.Failed,
+		} {
+			mustNotAllocate(t, fmt.Sprintf("%s, %d bytes at %d", name, r[1], off), do)
+		}
+	}
+	p := make([]byte, 5000)
+	write(t, d, p, 2*mib+100)
+	mustNotAllocate(t, "write", func() error { return second(d.WriteAt(p, 2*mib+100)) })
+	sync(t, d)
+	mustNotAllocate(t, "flush of a clean disk", d.Sync)
+}
+
 func mustNotAllocate(t *testing.T, what string, do func() error) {
 	t.Helper()
 	var failed error

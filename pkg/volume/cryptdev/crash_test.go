@@ -17,11 +17,14 @@ const sector = 512
 type model struct {
 	base    int64
 	now     []byte
-	history [][][]byte // by sector; the first is durable
+	before  []byte      // the last operation was begun
+	dead    func() bool // tells that nobody is answered any more; nil for never
+	history [][][]byte  // by sector; the first is durable
+	gone    []int       // by sector: how many contents were forgotten before that
 }
 
 func newModel(base int64, size int) *model {
-	m := &model{base: base, now: make([]byte, size), history: make([][][]byte, size/sector)}
+	m := &model{base: base, now: make([]byte, size), history: make([][][]byte, size/sector), gone: make([]int, size/sector)}
 	m.durable(base, int64(size))
 	return m
 }
@@ -41,7 +44,33 @@ func (m *model) change(p []byte, off int64) {
 func (m *model) durable(off, n int64) {
 	lo, hi := int(off-m.base+sector-1)/sector, int(off-m.base+n)/sector
 	for i := lo; i < hi; i++ {
+		m.gone[i] += max(0, len(m.history[i])-1)
 		m.history[i] = [][]byte{bytes.Clone(m.sector(i))}
+	}
+}
+
+// mark notes which content each sector has now, for durableSince.
+func (m *model) mark() (marks []int) {
+	for i := range m.history {
+		marks = append(marks, m.gone[i]+len(m.history[i])-1)
+	}
+	return marks
+}
+
+// durableSince forgets what the sectors held before the marks: those contents are durable, or later ones are.
+func (m *model) durableSince(marks []int) {
+	for i, mark := range marks {
+		if n := mark - m.gone[i]; n > 0 {
+			m.history[i], m.gone[i] = m.history[i][n:], mark
+		}
+	}
+}
+
+// grow adds zeros, which have been there for ever.
+func (m *model) grow(size int) {
+	for len(m.now) < size {
+		m.now = append(m.now, make([]byte, sector)...)
+		m.history, m.gone = append(m.history, [][]byte{make([]byte, sector)}), append(m.gone, 0)
 	}
 }
 
@@ -65,6 +94,17 @@ func (m *model) recover(got []byte) error {
 
 // step plays one random operation on the device and the model.
 func (m *model) step(rng *rand.Rand, d *cryptdev.Device) error {
+	if err := m.play(rng, d); err != nil || m.dead == nil || !m.dead() {
+		return err
+	}
+	return pooltest.ErrPower
+}
+
+func (m *model) play(rng *rand.Rand, d *cryptdev.Device) error {
+	if m.dead != nil && m.dead() {
+		return pooltest.ErrPower
+	}
+	m.before = bytes.Clone(m.now)
 	off, n := m.draw(rng)
 	p := make([]byte, n)
 	switch what := rng.IntN(10); {

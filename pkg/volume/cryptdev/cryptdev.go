@@ -4,6 +4,7 @@ package cryptdev
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,12 +13,25 @@ import (
 	"nbdcrypt/xts"
 )
 
-// pieceSize is how much is encrypted and written, or read and decrypted, at a time: source and buffer stay in the
-// second-level cache.
-const pieceSize = 256 << 10
+const (
+	// pieceSize is how much is read and decrypted at a time: source and buffer stay in the second-level cache.
+	pieceSize = 256 << 10
+	// longSize is how much is encrypted and written at a time where a call has so much: a file system makes room for what it lacks
+	// by the write, and one of this length costs it half of what four do.
+	longSize = 1 << 20
+)
 
-// pieces are buffers of that size, shared by all disks: an idle one has none.
-var pieces = sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }}
+// buffers are shared by all disks, so that an idle one has none. Most calls need a short one, many at a time.
+type buffers struct{ short, long sync.Pool }
+
+func newBuffers(make func(size int) *[]byte) *buffers {
+	b := new(buffers)
+	b.short.New = func() any { return make(pieceSize) }
+	b.long.New = func() any { return make(longSize) }
+	return b
+}
+
+var pieces = newBuffers(func(size int) *[]byte { b := make([]byte, size); return &b })
 
 // Layer is one layer of a disk's stack with the cipher of its DEK, nil where the disk is plain.
 type Layer struct {
@@ -29,22 +43,23 @@ type Layer struct {
 
 // Device is a disk: it implements nbd.Device and its abilities without an import of nbd.
 type Device struct {
-	stack     []Layer // top first
+	stack     atomic.Pointer[stack]
+	changing  sync.Mutex   // held by whoever puts another stack there
+	using     sync.RWMutex // held shared by who looks at layers without a lock of their ranges
 	sector    int
 	readOnly  bool
 	hideHoles bool
 	size      atomic.Int64
-	buffers   *sync.Pool
+	buffers   *buffers
 }
 
 // New makes a device of size bytes over a stack of open layers, top first.
-func New(stack []Layer, size int64, readOnly bool) *Device {
-	d := &Device{stack: stack, sector: stack[0].SectorSize, readOnly: readOnly, buffers: &pieces}
+func New(layers []Layer, size int64, readOnly bool) *Device {
+	d := &Device{sector: layers[0].SectorSize, readOnly: readOnly, buffers: pieces}
+	d.stack.Store(&stack{layers: slices.Clone(layers)})
 	d.size.Store(size)
 	return d
 }
-
-func (d *Device) top() *Layer { return &d.stack[0] }
 
 // Size is the disk's size, exactly.
 func (d *Device) Size() (int64, error) { return d.size.Load(), nil }
@@ -56,7 +71,7 @@ func (d *Device) Grow(size int64) { d.size.Store(size) }
 func (d *Device) BlockSizes() (minimum, preferred uint32) { return uint32(d.sector), layer.BlockSize }
 
 // Failed is the sync that failed since the disk was attached.
-func (d *Device) Failed() error { return d.top().Failed() }
+func (d *Device) Failed() error { return d.stack.Load().failed() }
 
 // check refuses what is outside of the disk, and changes of a disk that is read-only.
 func (d *Device) check(off, n int64, change bool) error {
@@ -74,10 +89,22 @@ func (d *Device) Sync() error {
 	if d.readOnly {
 		return nil
 	}
-	return d.top().Flush()
+	return d.stack.Load().flush()
 }
 
-func (d *Device) buffer() *[]byte { return d.buffers.Get().(*[]byte) }
+// buffer has room for n bytes, longSize at most.
+func (d *Device) buffer(n int64) *[]byte {
+	if n > pieceSize {
+		return d.buffers.long.Get().(*[]byte)
+	}
+	return d.buffers.short.Get().(*[]byte)
+}
 
 // release gives a buffer back. Whoever has put plaintext into it clears it first.
-func (d *Device) release(b *[]byte) { d.buffers.Put(b) }
+func (d *Device) release(b *[]byte) {
+	if len(*b) > pieceSize {
+		d.buffers.long.Put(b)
+	} else {
+		d.buffers.short.Put(b)
+	}
+}

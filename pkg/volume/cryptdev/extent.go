@@ -24,13 +24,15 @@ func (d *Device) Extent(off, n int64) (length int64, hole, zero bool, err error)
 	if d.hideHoles {
 		return n, false, false, nil
 	}
-	end := off + n
-	is, to, err := d.resolve(off, end)
+	d.using.RLock()
+	defer d.using.RUnlock()
+	st, end := d.stack.Load(), off+n
+	is, to, err := st.resolve(off, end)
 	if err != nil {
 		return 0, false, false, err
 	}
 	for looks := 1; looks < extentLooks && to < end; looks++ {
-		next, further, err := d.resolve(to, end)
+		next, further, err := st.resolve(to, end)
 		if err != nil || next != is {
 			break // an error is for who asks for that place
 		}
@@ -41,9 +43,9 @@ func (d *Device) Extent(off, n int64) (length int64, hole, zero bool, err error)
 
 // resolve tells what the disk holds at off, and up to where, at most to end, that is so: Data, Reserved, or Zero, which
 // blocks are that no layer has.
-func (d *Device) resolve(off, end int64) (layer.State, int64, error) {
-	for depth := range d.stack {
-		l := &d.stack[depth]
+func (s *stack) resolve(off, end int64) (layer.State, int64, error) {
+	for depth := range s.layers {
+		l := &s.layers[depth]
 		if room := layer.DataSize(l.Size); depth > 0 && off >= room {
 			break
 		} else if depth > 0 {
@@ -67,14 +69,16 @@ func (d *Device) CacheAt(off, n int64) error {
 	if err := d.check(off, n, false); err != nil {
 		return err
 	}
-	return d.prefetch(0, off, off+min(n, cacheMost))
+	d.using.RLock()
+	defer d.using.RUnlock()
+	return d.stack.Load().prefetch(0, off, off+min(n, cacheMost))
 }
 
-func (d *Device) prefetch(depth int, off, end int64) error {
-	if depth == len(d.stack) {
+func (s *stack) prefetch(depth int, off, end int64) error {
+	if depth == len(s.layers) {
 		return nil
 	}
-	l := &d.stack[depth]
+	l := &s.layers[depth]
 	if depth > 0 {
 		end = min(end, layer.DataSize(l.Size))
 	}
@@ -86,7 +90,7 @@ func (d *Device) prefetch(depth int, off, end int64) error {
 		case err == nil && state == layer.Data:
 			err = l.Prefetch(off, to-off)
 		case err == nil && state == layer.Absent:
-			err = d.prefetch(depth+1, off, to)
+			err = s.prefetch(depth+1, off, to)
 		}
 		if err != nil {
 			return fmt.Errorf("cryptdev: read ahead: %w", err)

@@ -61,6 +61,32 @@ func TestNBD27_Extents(t *testing.T) {
 	}
 }
 
+// The same through layers that were pushed: each block is what the highest layer that has it says.
+func TestNBD27_ExtentsThroughLayers(t *testing.T) {
+	w := newTower(t, files(t), 32*4096, true)
+	write(t, w.device, pattern(1, 16*4096), 0)
+	d := stackOf(t, w)
+	if err := errors.Join(d.TrimAt(2*4096, 4*4096), d.ZeroAt(8*4096, 2*4096, true)); err != nil {
+		t.Fatal(err)
+	}
+	d = stackOf(t, w)
+	write(t, d, pattern(2, 2*4096), 3*4096)
+	write(t, d, pattern(2, 4096), 20*4096)
+	const want = "2 data, 1 hole, 2 data, 1 hole, 2 data, 2 zero, 6 data, 4 hole, 1 data, 11 hole"
+	for range 3 {
+		if got := extents(t, d, 0, 32*4096); got != want {
+			t.Errorf("through %d layers: %s", len(w.levels), got)
+		}
+		d = stackOf(t, w)
+	}
+	if err := w.fill(len(w.levels)-1, nothingBetween); err != nil {
+		t.Fatal(err)
+	}
+	if got := extents(t, d, 0, 32*4096); got != "2 data, 1 hole, 2 data, 1 hole, 2 data, 2 hole, 6 data, 4 hole, 1 data, 11 hole" {
+		t.Errorf("copied up: %s", got)
+	}
+}
+
 // An extent is long, and looks at a bounded piece of the map.
 func TestNBD27_ExtentsOfALargeDisk(t *testing.T) {
 	faults := pooltest.NewFaults(pooltest.NewPower())

@@ -31,10 +31,24 @@ func newRig(t testing.TB, p pool.Pool, size int64, sector int, encrypted bool) *
 	if _, err := rand.Read(r.key); err != nil {
 		t.Fatal(err)
 	}
-	if err := layer.Create(t.Context(), p, r.header, size); err != nil {
+	if err := r.create(); err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func (r *rig) create() error { return layer.Create(r.t.Context(), r.pool, r.header, r.size) }
+
+// beside is a rig for another layer of the disk, which has a key of its own, as large as asked for. The layer is not made yet.
+func (r *rig) beside(size int64) *rig {
+	n := *r
+	n.header.ID, n.size, n.layers = uuid.New(), size, nil
+	n.key = bytes.Clone(r.key)
+	n.key[0]++
+	if _, err := rand.Read(n.key[1:32]); err != nil {
+		r.t.Fatal(err)
+	}
+	return &n
 }
 
 func (r *rig) cipher() *xts.Cipher {
@@ -51,13 +65,21 @@ func (r *rig) cipher() *xts.Cipher {
 
 func (r *rig) layer(o layer.Options) cryptdev.Layer {
 	r.t.Helper()
-	l, err := layer.Open(r.t.Context(), r.pool, r.header, r.size, o)
+	l, err := r.tryLayer(o)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return l
+}
+
+func (r *rig) tryLayer(o layer.Options) (cryptdev.Layer, error) {
+	l, err := layer.Open(r.t.Context(), r.pool, r.header, r.size, o)
+	if err != nil {
+		return cryptdev.Layer{}, err
+	}
 	r.t.Cleanup(func() { _ = l.Close() })
 	r.layers = append(r.layers, l)
-	return cryptdev.Layer{Layer: l, Cipher: r.cipher(), Size: r.size}
+	return cryptdev.Layer{Layer: l, Cipher: r.cipher(), Size: r.size}, nil
 }
 
 // closeAll closes what was opened, as a detach does.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"nbdcrypt/pkg/pool/pooltest"
 	"nbdcrypt/pkg/volume/cryptdev"
@@ -129,7 +130,8 @@ func TestLongZeroingGoesInSteps(t *testing.T) {
 			if began.CompareAndSwap(false, true) {
 				wg.Go(func() { read(t, d, 8192, 4096); done.Store(true) })
 			}
-			for range 1000 {
+			// Long enough for the read to get its turn on a busy machine, if it may have one.
+			for wait := time.Now(); !done.Load() && time.Since(wait) < 50*time.Millisecond; {
 				runtime.Gosched()
 			}
 			if steps.Add(1); !done.Load() {

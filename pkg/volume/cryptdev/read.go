@@ -13,8 +13,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if err := d.check(off, int64(len(p)), false); err != nil {
 		return 0, err
 	}
-	defer d.top().Lock(off, int64(len(p)), false).Unlock()
-	if err := d.read(0, p, off, true); err != nil {
+	st, held := d.lock(off, int64(len(p)), false)
+	defer held.Unlock()
+	if err := d.read(st.layers, p, off, true); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -26,28 +27,20 @@ func (d *Device) ReadAtNowait(p []byte, off int64) (int, error) {
 	if err := d.check(off, int64(len(p)), false); err != nil {
 		return 0, err
 	}
-	held, ok := d.top().TryLock(off, int64(len(p)), false)
+	st, held, ok := d.tryLock(off, int64(len(p)))
 	if !ok {
 		return 0, syscall.EAGAIN
 	}
 	defer held.Unlock()
-	if err := d.read(0, p, off, false); err != nil {
+	if err := d.read(st.layers, p, off, false); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// read fills p from the layer at depth and those below it. The caller holds the range's lock.
-func (d *Device) read(depth int, p []byte, off int64, wait bool) error {
-	if depth == len(d.stack) {
-		clear(p)
-		return nil
-	}
-	l := &d.stack[depth]
-	if room := max(0, layer.DataSize(l.Size)-off); depth > 0 && int64(len(p)) > room {
-		clear(p[room:])
-		p = p[:room]
-	}
+// read fills p from layers, the first of which has room for all of it. The caller holds the range's lock.
+func (d *Device) read(layers []Layer, p []byte, off int64, wait bool) error {
+	l := &layers[0]
 	for len(p) > 0 {
 		state, end, err := l.Run(off, off+int64(len(p)), wait)
 		if err != nil {
@@ -56,7 +49,7 @@ func (d *Device) read(depth int, p []byte, off int64, wait bool) error {
 		piece := p[:end-off]
 		switch state {
 		case layer.Absent:
-			err = d.read(depth+1, piece, off, wait)
+			err = d.readBelow(layers[1:], piece, off, wait)
 		case layer.Data:
 			err = d.readData(l, piece, off, wait)
 		default:
@@ -68,6 +61,19 @@ func (d *Device) read(depth int, p []byte, off int64, wait bool) error {
 		p, off = p[len(piece):], end
 	}
 	return nil
+}
+
+// readBelow fills p with what layers below another hold; past their end there are zeros.
+func (d *Device) readBelow(layers []Layer, p []byte, off int64, wait bool) error {
+	room := int64(0)
+	if len(layers) > 0 {
+		room = min(int64(len(p)), max(0, layer.DataSize(layers[0].Size)-off))
+	}
+	clear(p[room:])
+	if room == 0 {
+		return nil
+	}
+	return d.read(layers, p[:room], off, wait)
 }
 
 // readData reads blocks that l holds: whole sectors straight into p, a part of a sector by way of a buffer.
@@ -94,7 +100,7 @@ func (d *Device) readData(l *Layer, p []byte, off int64, wait bool) error {
 
 // readPart reads a piece of one sector.
 func (d *Device) readPart(l *Layer, p []byte, off int64, wait bool) error {
-	buf := d.buffer()
+	buf := d.buffer(int64(d.sector))
 	defer d.release(buf)
 	sector := (*buf)[:d.sector]
 	defer clear(sector) // it holds plaintext
@@ -128,8 +134,8 @@ func (d *Device) lookForHoles(l *Layer, p []byte, off int64) error {
 	for at := 0; at < len(p); at += d.sector {
 		if binary.LittleEndian.Uint64(p[at:]) == 0 && layer.IsZero(p[at:at+d.sector]) {
 			clear(p)
-			return fmt.Errorf("cryptdev: layer %s: the sector at byte %d is gone from the data volume (%w); run check",
-				l.ID, off+int64(at), syscall.EIO)
+			return fmt.Errorf("cryptdev: %w: the sector at byte %d of layer %s is gone from the data volume (%w)",
+				layer.ErrDamaged, off+int64(at), l.ID, syscall.EIO)
 		}
 	}
 	return nil

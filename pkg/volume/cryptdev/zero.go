@@ -55,7 +55,10 @@ func (d *Device) ZeroAtFast(off, n int64, noHole bool) error {
 }
 
 func (d *Device) zeroIsFast(off, end int64, noHole bool) (bool, error) {
-	if noHole && !d.top().FastReserve() {
+	d.using.RLock()
+	defer d.using.RUnlock()
+	st := d.stack.Load()
+	if noHole && !st.top().FastReserve() {
 		return false, nil
 	}
 	s := spanOf(off, end, layer.BlockSize)
@@ -63,7 +66,7 @@ func (d *Device) zeroIsFast(off, end int64, noHole bool) (bool, error) {
 		if at%layer.BlockSize == 0 || at == d.size.Load() && off <= at/layer.BlockSize*layer.BlockSize {
 			continue
 		}
-		if is, _, err := d.resolve(at, at+1); err != nil || is == layer.Data {
+		if is, _, err := st.resolve(at, at+1); err != nil || is == layer.Data {
 			return false, err
 		}
 	}
@@ -72,42 +75,43 @@ func (d *Device) zeroIsFast(off, end int64, noHole bool) (bool, error) {
 
 // zeroStep zeros [off, end) under one lock.
 func (d *Device) zeroStep(off, end int64, noHole bool) error {
-	defer d.top().Lock(off, end-off, true).Unlock()
+	st, held := d.lock(off, end-off, true)
+	defer held.Unlock()
 	// Nobody sees what is past the end, so the last block is whole. That is asked under the lock, which covers all of
 	// the block: once the disk has grown, who writes there waits for us, or has written before we ask.
 	if end == d.size.Load() {
 		end = layer.DataSize(end)
 	}
-	return d.zero(off, end, noHole)
+	return d.zero(st, off, end, noHole)
 }
 
 // zero splits [off, end) into whole blocks and the parts of blocks before and after them.
-func (d *Device) zero(off, end int64, noHole bool) error {
+func (d *Device) zero(st *stack, off, end int64, noHole bool) error {
 	const block = layer.BlockSize
 	first, last := (off+block-1)/block*block, end/block*block
 	if first > last {
-		return d.zeroPart(off, end, noHole)
+		return d.zeroPart(st, off, end, noHole)
 	}
 	if off < first {
-		if err := d.zeroPart(off, first, noHole); err != nil {
+		if err := d.zeroPart(st, off, first, noHole); err != nil {
 			return err
 		}
 	}
-	if err := d.zeroBlocks(first, last, noHole); err != nil {
+	if err := d.zeroBlocks(st, first, last, noHole); err != nil {
 		return err
 	}
 	if last < end {
-		return d.zeroPart(last, end, noHole)
+		return d.zeroPart(st, last, end, noHole)
 	}
 	return nil
 }
 
 // zeroBlocks zeros whole blocks, leaving alone those that are as asked already.
-func (d *Device) zeroBlocks(off, end int64, noHole bool) error {
+func (d *Device) zeroBlocks(st *stack, off, end int64, noHole bool) error {
 	for off < end {
-		zero, to, err := d.isZero(off, end, noHole)
+		zero, to, err := st.isZero(off, end, noHole)
 		if err == nil && !zero {
-			err = d.top().Zero(off, to-off, noHole)
+			err = st.top().Zero(off, to-off, noHole)
 		}
 		if err != nil {
 			return err
@@ -119,27 +123,27 @@ func (d *Device) zeroBlocks(off, end int64, noHole bool) error {
 
 // isZero tells whether what is at off reads as zeros, with its space allocated in the top layer where that is asked for, and
 // up to where it is alike.
-func (d *Device) isZero(off, end int64, allocated bool) (zero bool, to int64, err error) {
+func (s *stack) isZero(off, end int64, allocated bool) (zero bool, to int64, err error) {
 	if allocated {
-		state, to, err := d.top().Run(off, end, true)
+		state, to, err := s.top().Run(off, end, true)
 		return state == layer.Reserved, to, err
 	}
-	state, to, err := d.resolve(off, end)
+	state, to, err := s.resolve(off, end)
 	return state != layer.Data, to, err
 }
 
 // zeroPart zeros a part of one block.
-func (d *Device) zeroPart(off, end int64, noHole bool) error {
-	if done, _, err := d.isZero(off, end, noHole); err != nil || done {
+func (d *Device) zeroPart(st *stack, off, end int64, noHole bool) error {
+	if done, _, err := st.isZero(off, end, noHole); err != nil || done {
 		return err
 	}
-	zero, _, err := d.isZero(off, end, false)
+	zero, _, err := st.isZero(off, end, false)
 	if err != nil {
 		return err
 	}
 	if zero { // all of the block is zeros, and lacks only its space
-		return d.top().Zero(off/layer.BlockSize*layer.BlockSize, layer.BlockSize, true)
+		return st.top().Zero(off/layer.BlockSize*layer.BlockSize, layer.BlockSize, true)
 	}
-	_, err = d.writePieces(zeros[:end-off], off, false)
+	_, err = d.writePieces(st, zeros[:end-off], off, false)
 	return err
 }

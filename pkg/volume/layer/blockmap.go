@@ -1,9 +1,8 @@
 package layer
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/google/uuid"
@@ -12,7 +11,7 @@ import (
 )
 
 // blockMap is the map of one layer in memory. Records are read when they are first needed; what is blank on disk costs
-// one bit, so that memory grows with what is used.
+// one pointer, so that memory grows with what is used.
 type blockMap struct {
 	id  uuid.UUID
 	vol pool.Volume
@@ -20,10 +19,15 @@ type blockMap struct {
 	// mu is held for as long as memory is looked at or changed, never while the map is read or written, so that what is in
 	// memory waits for nothing that is not.
 	mu      sync.RWMutex
-	records map[int64]*record
-	blank   map[int64]uint64 // records known to be blank, 64 to an entry
+	records recordTable
 	dirty   map[int64]*record
-	loads   map[int64]chan struct{} // records that are being read; closed when they are
+	loads   map[int64]*loading // records that are being read
+	journal *journal           // of changes that no flush has covered; nil where there is none
+	begin   func(early bool) (*journal, error)
+	lost    func(error) // is told where the journal can't go on
+	// frozen tells that no record changes any more, so that looking needs no lock: who reads through many layers would take
+	// one of each.
+	frozen atomic.Bool
 }
 
 // record is one record in its up to three versions. They are shared until they differ: who changes cur while it is
@@ -41,10 +45,7 @@ type record struct {
 }
 
 func newBlockMap(id uuid.UUID, vol pool.Volume) *blockMap {
-	return &blockMap{
-		id: id, vol: vol,
-		records: map[int64]*record{}, blank: map[int64]uint64{}, dirty: map[int64]*record{}, loads: map[int64]chan struct{}{},
-	}
+	return &blockMap{id: id, vol: vol, dirty: map[int64]*record{}, loads: map[int64]*loading{}}
 }
 
 // run tells the state of block b and how many blocks from it on, at most n, share it. A record that is not in memory is
@@ -57,7 +58,9 @@ func (m *blockMap) run(b, n int64, wait bool) (State, int64, error) {
 	if !wait {
 		return Absent, run, syscall.EAGAIN
 	}
-	m.load(b / recordStates)
+	if err := m.load(b / recordStates); err != nil {
+		return Absent, run, err
+	}
 	state, run, _, err = m.look(b, n)
 	return state, run, err
 }
@@ -66,137 +69,38 @@ func (m *blockMap) run(b, n int64, wait bool) (State, int64, error) {
 func (m *blockMap) look(b, n int64) (state State, run int64, known bool, err error) {
 	index, in := b/recordStates, int(b%recordStates)
 	n = min(n, int64(recordStates-in))
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	r := m.records[index]
+	r := m.records.at(index)
 	switch {
 	case r == nil:
-		return Absent, n, m.isBlank(index), nil
+		return Absent, n, false, nil
+	case r == blank:
+		return Absent, n, true, nil
 	case r.damage != nil:
 		return Absent, n, true, r.damage
+	}
+	if !m.frozen.Load() {
+		m.mu.RLock()
+		defer m.mu.RUnlock()
 	}
 	return r.cur.get(in), int64(r.cur.run(in, in+int(n))), true, nil
 }
 
-func (m *blockMap) isBlank(index int64) bool { return m.blank[index/64]>>(index%64)&1 == 1 }
-
-// load reads a record into memory, once for all who ask at the same time. No flush writes a record that is not in memory.
-func (m *blockMap) load(index int64) {
-	m.mu.Lock()
-	if m.records[index] != nil || m.isBlank(index) {
-		m.mu.Unlock()
-		return
-	}
-	if done := m.loads[index]; done != nil {
-		m.mu.Unlock()
-		<-done
-		return
-	}
-	done := make(chan struct{})
-	m.loads[index] = done
-	m.mu.Unlock()
-	v, err := verdict{}, errInterrupted
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.keep(index, v, err)
-		delete(m.loads, index)
-		close(done)
-	}()
-	v, err = m.read(index)
-}
-
-// keep puts what was read of a record into memory. The caller holds mu.
-func (m *blockMap) keep(index int64, v verdict, err error) {
-	switch {
-	case err != nil:
-		m.records[index] = &record{damage: err}
-	case v.generation == 0:
-		m.blank[index/64] |= 1 << (index % 64)
-	default:
-		m.records[index] = &record{cur: v.states, durable: v.states, generation: v.generation}
-	}
-}
-
-// read judges the two pages of a record.
-func (m *blockMap) read(index int64) (verdict, error) {
-	buf := make([]byte, recordPairSize)
-	if _, err := m.vol.ReadAt(buf, pageAt(index, 1)); err != nil {
-		return verdict{}, fmt.Errorf("layer %s: map record %d: %w", m.id, index, err)
-	}
-	v, err := judge(inspect(m.id, index, true, buf[:pageSize]), inspect(m.id, index, false, buf[pageSize:]))
-	if err != nil {
-		return verdict{}, fmt.Errorf("layer %s: map record %d (%w): %w", m.id, index, syscall.EIO, err)
-	}
-	return v, nil
-}
-
-// prepare makes sure that the records of blocks [b, b+n) are in memory, sound, and have their space in the map, so
-// that no later flush runs out of it.
-func (m *blockMap) prepare(b, n int64) error {
-	for index := b / recordStates; index*recordStates < b+n; index++ {
-		if m.prepared(index) {
-			continue
-		}
-		r, err := m.changeable(index)
-		if err == nil {
-			err = m.reserve(index, r)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *blockMap) prepared(index int64) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	r := m.records[index]
-	return r != nil && r.reserved
-}
-
-// changeable returns a record that can be changed; a blank one becomes one.
-func (m *blockMap) changeable(index int64) (*record, error) {
-	m.load(index)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.records[index]
-	if r == nil {
-		r = &record{cur: uniform[Absent], durable: uniform[Absent]}
-		m.records[index] = r
-	}
-	return r, r.damage
-}
-
-// reserve allocates the pages of a record. One caller at a time does: until it is done nobody changes the record, so that
-// no flush writes pages while a pool without fallocate writes over them what it read.
-func (m *blockMap) reserve(index int64, r *record) error {
-	r.reserving.Lock()
-	defer r.reserving.Unlock()
-	if m.prepared(index) {
-		return nil
-	}
-	if err := m.vol.Reserve(pageAt(index, 1), recordPairSize); err != nil {
-		return fmt.Errorf("layer %s: room for map record %d: %w", m.id, index, err)
-	}
-	m.mu.Lock()
-	r.reserved = true
-	m.mu.Unlock()
-	return nil
-}
-
-// set gives blocks [b, b+n) a state in memory. Their records have been prepared.
+// set gives blocks [b, b+n) a state in memory, and in the journal, before whoever asked for it is answered. Their records have been prepared.
 func (m *blockMap) set(b, n int64, to State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for end := b + n; b < end; {
-		index, lo, hi := piece(b, end)
-		if r := m.records[index]; !r.cur.all(lo, hi, to) {
+	changed := false
+	for at, end := b, b+n; at < end; {
+		index, lo, hi := piece(at, end)
+		if r := m.records.at(index); !r.cur.all(lo, hi, to) {
 			r.change(lo, hi, to)
 			m.dirty[index] = r
+			changed = true
 		}
-		b += int64(hi - lo)
+		at += int64(hi - lo)
+	}
+	if changed && m.journal != nil {
+		m.keep(Change{b, n, to})
 	}
 }
 
@@ -228,7 +132,7 @@ func (m *blockMap) settled(b, n int64, state State) bool {
 	defer m.mu.RUnlock()
 	for end := b + n; b < end; {
 		index, lo, hi := piece(b, end)
-		if r := m.records[index]; r == nil || !r.settled(lo, hi, state) {
+		if r := m.records.at(index); r == nil || !r.settled(lo, hi, state) {
 			return false
 		}
 		b += int64(hi - lo)
@@ -241,62 +145,26 @@ func (r *record) settled(lo, hi int, state State) bool {
 		(r.flying == nil || r.flying.all(lo, hi, state))
 }
 
-// change is one record that a flush writes.
-type change struct {
-	index int64
-	*record
-}
-
-// takeOff notes what has changed up to now: the versions that this flush writes, and no later ones.
-func (m *blockMap) takeOff() []change {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	changes := make([]change, 0, len(m.dirty))
-	for index, r := range m.dirty {
-		r.flying = r.cur
-		changes = append(changes, change{index, r})
-	}
-	clear(m.dirty)
-	return changes
-}
-
-// write writes the next generation of the noted records.
-func (m *blockMap) write(changes []change) error {
-	for _, c := range changes {
-		page := encodePage(m.id, c.index, c.generation+1, rand.Uint32(), c.flying)
-		if _, err := m.vol.WriteAt(page, pageAt(c.index, c.generation+1)); err != nil {
-			return fmt.Errorf("layer %s: write map record %d: %w", m.id, c.index, err)
+// inMemory are the numbers of the records that are, but for damaged and blank ones.
+func (m *blockMap) inMemory() map[int64]bool {
+	all := map[int64]bool{}
+	m.records.each(func(index int64, r *record) {
+		if r != blank && r.damage == nil {
+			all[index] = true
 		}
-	}
-	return nil
+	})
+	return all
 }
 
-// land ends a flush: its versions are durable, or they are to be written again.
-func (m *blockMap) land(changes []change, ok bool) {
-	flown := make([]*states, len(changes))
-	for i, c := range changes {
-		flown[i] = c.flying.shared() // it takes a while, and nobody changes what is in flight
+// usage is what a record in memory says at this moment.
+func (m *blockMap) usage(index int64) (u Usage, known bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	r := m.records.at(index)
+	if r == nil || r.damage != nil {
+		return Usage{}, false
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, c := range changes {
-		if ok {
-			c.land(flown[i])
-		} else {
-			m.dirty[c.index] = c.record
-		}
-		c.flying, c.doubt = nil, !ok
-	}
-}
-
-// land makes what was in flight durable, and lets go of memory that a uniform record can stand for.
-func (r *record) land(flown *states) {
-	still := r.cur == r.flying
-	r.durable = flown
-	if still {
-		r.cur = r.durable
-	}
-	r.generation++
+	return r.cur.usage(), true
 }
 
 // clean tells whether nothing waits to be written.

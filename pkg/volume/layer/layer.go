@@ -29,6 +29,7 @@ type Layer struct {
 	punching     sync.WaitGroup
 	failure      atomic.Pointer[error]
 	onFailure    func(error)
+	unjournaled  func(error)
 	trims        trimTimer
 	fastReserve  bool
 	mapWriting   sync.Mutex // held while pages are written, so that a check does not read half of one
@@ -77,11 +78,18 @@ type Options struct {
 	Unclean bool
 	// OnFailure is called once, when the first sync fails.
 	OnFailure func(error)
+	// Journals are where the layer's journal is kept, nil for nowhere, and Opening names what it is the journal of.
+	Journals *Journals
+	Opening  uuid.UUID
+	// Unjournaled is called once, where the journal can't be written. It may be nil.
+	Unjournaled func(error)
+	// Replay is what a journal has kept of the opening before this one; it is made durable by the next flush.
+	Replay []Change
 }
 
 // Open opens a layer that the catalog describes as want, of a disk of size bytes. A header that tells otherwise is damage.
 func Open(ctx context.Context, p pool.Pool, want Header, size int64, o Options) (*Layer, error) {
-	l := &Layer{Header: want, onFailure: o.OnFailure, fastReserve: p.Capabilities().FastReserve}
+	l := &Layer{Header: want, onFailure: o.OnFailure, unjournaled: o.Unjournaled, fastReserve: p.Capabilities().FastReserve}
 	if err := l.openVolumes(ctx, p, o); err != nil {
 		l.closeVolumes()
 		return nil, err
@@ -91,6 +99,14 @@ func Open(ctx context.Context, p pool.Pool, want Header, size int64, o Options) 
 		return nil, err
 	}
 	l.blocks = newBlockMap(want.ID, l.mapVol)
+	l.blocks.frozen.Store(o.ReadOnly)
+	if err := l.replay(o.Replay); err != nil {
+		l.closeVolumes()
+		return nil, err
+	}
+	if o.Journals != nil && !o.ReadOnly {
+		l.begin(p, o)
+	}
 	return l, nil
 }
 
@@ -171,6 +187,9 @@ func (l *Layer) ReadAt(p []byte, off int64, wait bool) (err error) {
 // Prefetch is advice that a range of the data volume will be read soon.
 func (l *Layer) Prefetch(off, n int64) error { return l.data.Prefetch(off, n) }
 
+// WriteOut is advice that what was written to a range of the data volume may go to storage now.
+func (l *Layer) WriteOut(off, n int64) error { return l.data.WriteOut(off, n) }
+
 // PrefetchMap is advice that the state at off will be asked for soon.
 func (l *Layer) PrefetchMap(off int64) error {
 	return l.mapVol.Prefetch(pageAt(off/bytesPerRecord, 1), recordPairSize)
@@ -206,8 +225,10 @@ func (f *syncFailure) Is(target error) bool {
 	return !errors.As(target, &errno) && errors.Is(f.cause, target)
 }
 
-// fail remembers the first failed sync for as long as the layer is open.
+// fail remembers the first failed sync for as long as the layer is open. Before anybody can be told the journal goes: what it says of
+// data that a failed sync may have dropped must never be believed.
 func (l *Layer) fail(cause error) error {
+	l.blocks.loseJournal()
 	var err error = &syncFailure{l.ID, cause}
 	if l.failure.CompareAndSwap(nil, &err) && l.onFailure != nil {
 		l.onFailure(cause)
@@ -284,7 +305,7 @@ func (l *Layer) Zero(off, n int64, reserve bool) error {
 	}
 	l.blocks.set(b, blocks, Zero)
 	l.punches.add(off, n)
-	l.trims.start(l.Flush)
+	l.trims.start(trimDelay, l.Flush)
 	return nil
 }
 
@@ -315,9 +336,11 @@ func (l *Layer) Identities() []pool.Identity {
 	return []pool.Identity{l.data.Identity(), l.mapVol.Identity()}
 }
 
-// Close ends the opening. It does not flush: who closes has flushed, and knows how that went.
+// Close ends the opening. It does not flush: who closes has flushed, and knows how that went. The journal stays for who closed it: until
+// the catalog knows of the end, it is what proves that nothing was lost.
 func (l *Layer) Close() error {
 	l.trims.stop()
 	l.punching.Wait()
+	l.endJournal()
 	return errors.Join(l.data.Close(), l.mapVol.Close())
 }

@@ -8,7 +8,7 @@ import (
 // trimDelay is how long given-up space may wait for a flush that the client never sends.
 const trimDelay = time.Second
 
-// trimTimer flushes once a while after the first trim since the last time.
+// trimTimer flushes once a while after the first trim since the last time, or as soon as a journal is long.
 type trimTimer struct {
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -16,14 +16,14 @@ type trimTimer struct {
 	stopped bool
 }
 
-func (t *trimTimer) start(flush func() error) {
+func (t *trimTimer) start(after time.Duration, flush func() error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.timer != nil || t.stopped {
 		return
 	}
 	t.running.Add(1)
-	t.timer = time.AfterFunc(trimDelay, func() {
+	t.timer = time.AfterFunc(after, func() {
 		defer t.running.Done()
 		t.mu.Lock()
 		t.timer = nil
