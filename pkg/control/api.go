@@ -21,38 +21,108 @@ const (
 // DefaultProject is the project of a call that names none.
 const DefaultProject = "default"
 
-// Routes, as net/http patterns. {disk}, {key} and {slot} are ids or names; an alias with slashes is path-escaped.
+// Routes, as net/http patterns. {disk}, {snapshot}, {key}, {image}, {slot} and {project} are ids or names; an alias with slashes is path-escaped.
 const (
 	RouteStatus = "GET /v1/status"
 	// RouteMetrics is where Prometheus looks, and answers in its format.
-	RouteMetrics     = "GET /metrics"
-	RouteGrantCreate = "POST /v1/grants"
-	RouteGrantList   = "GET /v1/grants"
-	RouteGrantRevoke = "DELETE /v1/grants"
-	RouteKeyCreate   = "POST /v1/keys"
-	RouteKeyList     = "GET /v1/keys"
-	RouteKeyShow     = "GET /v1/keys/{key}"
-	RouteKeyEnable   = "POST /v1/keys/{key}/enable"
-	RouteKeyDisable  = "POST /v1/keys/{key}/disable"
-	RouteDiskCreate  = "POST /v1/disks"
-	RouteDiskList    = "GET /v1/disks"
-	RouteDiskShow    = "GET /v1/disks/{disk}"
-	RouteDiskExtend  = "POST /v1/disks/{disk}/extend"
-	RouteDiskDelete  = "DELETE /v1/disks/{disk}"
-	RouteDiskEscrow  = "POST /v1/disks/{disk}/escrow"
-	RouteAttach      = "POST /v1/disks/{disk}/attach"
-	RouteDetach      = "POST /v1/disks/{disk}/detach"
-	RouteCheck       = "POST /v1/check"
-	RouteRootUnlock  = "POST /v1/root/unlock"
-	// RouteRootPassphrase and RouteSlotAdd are followed by a passphrase (see Asker).
+	RouteMetrics           = "GET /metrics"
+	RouteGrantCreate       = "POST /v1/grants"
+	RouteGrantList         = "GET /v1/grants"
+	RouteGrantRevoke       = "DELETE /v1/grants"
+	RouteKeyCreate         = "POST /v1/keys"
+	RouteKeyList           = "GET /v1/keys"
+	RouteKeyShow           = "GET /v1/keys/{key}"
+	RouteKeyEnable         = "POST /v1/keys/{key}/enable"
+	RouteKeyDisable        = "POST /v1/keys/{key}/disable"
+	RouteKeyUpdate         = "POST /v1/keys/{key}/update"
+	RouteKeySchedule       = "POST /v1/keys/{key}/schedule-deletion"
+	RouteKeyCancel         = "POST /v1/keys/{key}/cancel-deletion"
+	RouteKeyDelete         = "DELETE /v1/keys/{key}"
+	RouteKeyUses           = "GET /v1/keys/{key}/uses"
+	RouteKeyRotate         = "POST /v1/keys/{key}/rotate"
+	RouteKeyRotation       = "POST /v1/keys/{key}/rotation"
+	RouteKeyRewrap         = "POST /v1/keys/{key}/rewrap"
+	RouteKeyPrepare        = "POST /v1/keys/{key}/import/prepare"
+	RouteKeyImport         = "POST /v1/keys/{key}/import"
+	RouteKeyDeleteMaterial = "DELETE /v1/keys/{key}/material"
+	// RouteKeyPredict tells what the verb in QueryVerb would do (and in how many QueryDays), and does nothing.
+	RouteKeyPredict   = "GET /v1/keys/{key}/predict"
+	RouteClockShow    = "GET /v1/clock"
+	RouteClockAccept  = "POST /v1/clock/accept"
+	RouteDiskCreate   = "POST /v1/disks"
+	RouteDiskList     = "GET /v1/disks"
+	RouteDiskShow     = "GET /v1/disks/{disk}"
+	RouteDiskExtend   = "POST /v1/disks/{disk}/extend"
+	RouteDiskRewrap   = "POST /v1/disks/{disk}/rewrap"
+	RouteDiskRekey    = "POST /v1/disks/{disk}/rekey"
+	RouteDiskDelete   = "DELETE /v1/disks/{disk}"
+	RouteDiskEscrow   = "POST /v1/disks/{disk}/escrow"
+	RouteDiskRollback = "POST /v1/disks/{disk}/rollback"
+	// RouteDiskExport answers with Escrow as one line of JSON, and then as many bytes of ciphertext as HeaderSize says.
+	RouteDiskExport     = "POST /v1/disks/{disk}/export"
+	RouteAttach         = "POST /v1/disks/{disk}/attach"
+	RouteDetach         = "POST /v1/disks/{disk}/detach"
+	RouteSnapshotCreate = "POST /v1/snapshots"
+	RouteSnapshotList   = "GET /v1/snapshots"
+	RouteSnapshotShow   = "GET /v1/snapshots/{snapshot}"
+	// RouteImageUpload takes the data of an image as an upload; what it is to be stands in its query (see ImageUpload).
+	RouteImageCreate = "POST /v1/images"
+	RouteImageUpload = "POST /v1/image-uploads"
+	RouteImageCopy   = "POST /v1/images/{image}/copy"
+	RouteImageList   = "GET /v1/images"
+	RouteImageShow   = "GET /v1/images/{image}"
+	RouteImageDelete = "DELETE /v1/images/{image}"
+	// RouteBackupExport answers with the bytes of a backup's file from QueryFrom on. RouteBackupOffer tells how much of a file is here, and
+	// RouteBackupImport takes its header and the rest as an upload.
+	RouteBackupCreate   = "POST /v1/backups"
+	RouteBackupList     = "GET /v1/backups"
+	RouteBackupShow     = "GET /v1/backups/{backup}"
+	RouteBackupVerify   = "POST /v1/backups/{backup}/verify"
+	RouteBackupExport   = "POST /v1/backups/{backup}/export"
+	RouteBackupDelete   = "DELETE /v1/backups/{backup}"
+	RouteBackupOffer    = "POST /v1/backup-offers"
+	RouteBackupImport   = "POST /v1/backup-imports"
+	RouteBackupPrune    = "POST /v1/backup-prunes"
+	RouteBackupKey      = "GET /v1/backup-key"
+	RouteSnapshotDelete = "DELETE /v1/snapshots/{snapshot}"
+	RouteCheck          = "POST /v1/check"
+	RouteRootUnlock     = "POST /v1/root/unlock"
+	// RouteRootPassphrase and RouteSlotAdd are followed by a passphrase (see Asker), RouteSlotGive by a credential, RouteRecoveryOpen and
+	// RouteRecoveryVerify by the shares of a recovery kit, one after the other.
 	RouteRootPassphrase = "POST /v1/root/unlock/passphrase"
 	RouteRootLock       = "POST /v1/root/lock"
 	RouteSlotList       = "GET /v1/root/slots"
 	RouteSlotAdd        = "POST /v1/root/slots/passphrase"
+	RouteSlotKeyFile    = "POST /v1/root/slots/key-file"
+	RouteSlotTPM        = "POST /v1/root/slots/tpm2"
+	RouteSlotCredential = "POST /v1/root/slots/credential"
+	RouteSlotGive       = "POST /v1/root/slots/credential/given"
+	RouteSlotToken      = "POST /v1/root/slots/pkcs11"
+	RouteSlotReseal     = "POST /v1/root/slots/{slot}/reseal"
 	RouteSlotRemove     = "DELETE /v1/root/slots/{slot}"
+	RouteRecoveryCreate = "POST /v1/root/recovery"
+	RouteRecoveryOpen   = "POST /v1/root/recovery/open"
+	RouteRecoveryVerify = "POST /v1/root/recovery/verify"
+	// The user of RouteRoleRevoke is in its body, as is the grant of the two RouteKeyGrant routes at the end.
+	RouteRoleGrant      = "POST /v1/roles"
+	RouteRoleList       = "GET /v1/roles"
+	RouteRoleRevoke     = "POST /v1/roles/revoke"
+	RouteProjectCreate  = "POST /v1/projects"
+	RouteProjectList    = "GET /v1/projects"
+	RouteProjectShow    = "GET /v1/projects/{project}"
+	RouteProjectSet     = "PATCH /v1/projects/{project}"
+	RouteProjectDelete  = "DELETE /v1/projects/{project}"
+	RouteKeyGrant       = "POST /v1/keys/{key}/grants"
+	RouteKeyGrants      = "GET /v1/keys/{key}/grants"
+	RouteKeyGrantRevoke = "POST /v1/keys/{key}/grants/revoke"
+	RouteKeyGrantRetire = "POST /v1/keys/{key}/grants/retire"
 	RouteJobList        = "GET /v1/jobs"
 	RouteJobShow        = "GET /v1/jobs/{job}"
 	RouteJobCancel      = "DELETE /v1/jobs/{job}"
+	// RouteAuditList answers with records, a line of JSON each, as they stand in the log; a last line {"error": Error} says why it ends early.
+	RouteAuditList   = "GET /v1/audit"
+	RouteAuditVerify = "POST /v1/audit/verify"
+	RouteAuditHead   = "GET /v1/audit/head"
 )
 
 // Status is what `status` prints.
@@ -141,11 +211,10 @@ type Key struct {
 	Created      time.Time  `json:"created"`
 	DeletionDate *time.Time `json:"deletion_date"`
 	RotationDays *int       `json:"rotation_days"`
-}
-
-// KeyCreate asks for a new CMK.
-type KeyCreate struct {
-	Alias string `json:"alias"`
+	// Expires is when imported key material is deleted.
+	Expires     *time.Time        `json:"expires"`
+	Description string            `json:"description"`
+	Tags        map[string]string `json:"tags"`
 }
 
 // DiskCreate asks for a new disk. Encrypted is nil where the caller left the choice open.
@@ -156,6 +225,12 @@ type DiskCreate struct {
 	Key        string `json:"key,omitempty"`
 	SectorSize int    `json:"sector_size,omitempty"`
 	HideHoles  bool   `json:"hide_holes,omitempty"`
+	Shared     bool   `json:"shared,omitempty"`
+	// FromSnapshot, FromImage or FromBackup names what the disk is to be made from; Full has it copy all of that in the background.
+	FromSnapshot string `json:"from_snapshot,omitempty"`
+	Full         bool   `json:"full,omitempty"`
+	FromImage    string `json:"from_image,omitempty"`
+	FromBackup   string `json:"from_backup,omitempty"`
 }
 
 // Disk is what `disk show` prints.
@@ -168,6 +243,7 @@ type Disk struct {
 	Encrypted   bool         `json:"encrypted"`
 	Key         *DiskKey     `json:"key"`
 	HideHoles   bool         `json:"hide_holes"`
+	Shared      bool         `json:"shared"`
 	Status      string       `json:"status"`
 	Source      *DiskSource  `json:"source"`
 	Created     time.Time    `json:"created"`
@@ -175,6 +251,8 @@ type Disk struct {
 	Attachments []Attachment `json:"attachments"`
 	// Warnings say what a person should know after this call: more size than free space, or a flush that failed.
 	Warnings []string `json:"warnings,omitempty"`
+	// Space is counted by RouteDiskShow alone, where it can be.
+	Space *DiskSpace `json:"space,omitempty"`
 }
 
 // DiskKey names the CMK that a disk is under.
@@ -197,8 +275,9 @@ type DiskLayer struct {
 	Segments []string `json:"segments"`
 }
 
-// Attachment is one attachment of a disk.
+// Attachment is one attachment of a disk. Those of a shared disk have one URI, so Clients are those of all.
 type Attachment struct {
+	ID       string    `json:"id"`
 	URI      string    `json:"uri"`
 	Device   *string   `json:"device"`
 	Since    time.Time `json:"since"`
@@ -206,6 +285,8 @@ type Attachment struct {
 	By       string    `json:"by"`
 	Allow    []string  `json:"allow"`
 	Clients  int       `json:"clients"`
+	// Mount is where whoever attached it has mounted it.
+	Mount string `json:"mount,omitempty"`
 }
 
 // DiskExtend asks for a new, larger size.
@@ -213,26 +294,52 @@ type DiskExtend struct {
 	Size int64 `json:"size"`
 }
 
-// Attach asks for a disk to be made readable.
+// Attach asks for a disk to be made readable. Device and Mount are for who asks later: the kernel's device that the caller is about to
+// connect, which root alone may name, and the directory where it is to be mounted.
 type Attach struct {
 	ReadOnly bool     `json:"read_only,omitempty"`
 	Allow    []string `json:"allow,omitempty"`
+	Device   string   `json:"device,omitempty"`
+	Mount    string   `json:"mount,omitempty"`
+	// Continues has the disk attached only where it is as an attachment before left it.
+	Continues *Continues `json:"continues,omitempty"`
+}
+
+// Continues names the attachment that another one goes on from. The disk must be the same one, nobody may have attached it since or put
+// it back to an older state, and no write that was answered may be lost; else the attach is refused as damage (exit 8).
+type Continues struct {
+	DiskID string `json:"disk_id"`
+	Epoch  uint64 `json:"epoch"`
 }
 
 // Attached is what `attach` prints.
 type Attached struct {
-	Disk     string   `json:"disk"`
-	Export   string   `json:"export"`
-	URI      string   `json:"uri"`
-	Device   *string  `json:"device"`
-	ReadOnly bool     `json:"read_only"`
+	Disk       string `json:"disk"`
+	DiskID     string `json:"disk_id"`
+	Attachment string `json:"attachment"`
+	// Epoch counts the disk's attachments: those of a shared disk that are there at once are one.
+	Epoch    uint64  `json:"epoch"`
+	Export   string  `json:"export"`
+	URI      string  `json:"uri"`
+	Device   *string `json:"device"`
+	Mount    string  `json:"mount,omitempty"`
+	ReadOnly bool    `json:"read_only"`
+	// Unclean tells that the attachment before this one had no good end, and that answered writes may be lost with it.
+	Unclean  bool     `json:"unclean,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// Detached is what `detach` prints.
+// Detached is what `detach` prints. Left is how many attachments of a shared disk remain.
 type Detached struct {
-	Disk     string   `json:"disk"`
-	Clients  int      `json:"clients"`
+	Disk       string `json:"disk"`
+	DiskID     string `json:"disk_id"`
+	Attachment string `json:"attachment"`
+	Left       int    `json:"left"`
+	Clients    int    `json:"clients"`
+	// Device and Mount are what its attacher had said; By is who that was.
+	Device   *string  `json:"device"`
+	Mount    string   `json:"mount,omitempty"`
+	By       string   `json:"by"`
 	Warnings []string `json:"warnings,omitempty"`
 	// Attest is filled where QueryAttest is "true" and the disk had a key.
 	Attest *Attest `json:"attest,omitempty"`
@@ -267,10 +374,16 @@ type Finding struct {
 
 // CheckReport is what `check` prints.
 type CheckReport struct {
-	Disks    int       `json:"disks"`
-	Keys     int       `json:"keys"`
-	Blocks   int64     `json:"blocks"`
-	Findings []Finding `json:"findings"`
+	// Disks, Points (snapshots, images and backups) and Keys are how many there are, DisksOpen and so on how many of them open, whatever
+	// state they are in.
+	Disks      int       `json:"disks"`
+	DisksOpen  int       `json:"disks_open"`
+	Points     int       `json:"points"`
+	PointsOpen int       `json:"points_open"`
+	Keys       int       `json:"keys"`
+	KeysOpen   int       `json:"keys_open"`
+	Blocks     int64     `json:"blocks"`
+	Findings   []Finding `json:"findings"`
 }
 
 // Job is a long piece of work. A call that starts one answers 202 with it; RouteJobShow follows it.

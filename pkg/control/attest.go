@@ -35,11 +35,34 @@ func (a Attest) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(a))
 }
 
-// DetachAttested is Detach that also waits for the search of memory. Attest is nil where the disk had no key.
+// DetachAttested is Detach that also waits for the search of memory. Attest is nil where no key was wiped.
 func (c *Client) DetachAttested(ctx context.Context, disk string, yes bool) (Detached, error) {
-	query := url.Values{QueryAttest: {"true"}}
-	if yes {
-		query.Set(QueryYes, "true")
+	return c.DetachAs(ctx, disk, DetachHow{Yes: yes, Attest: true})
+}
+
+// QueryAttachment names to RouteDetach which attachment of a shared disk ends; without it the caller's newest does.
+const QueryAttachment = "attachment"
+
+// QueryAsk asks RouteDetach which attachment would end and whether that needs a yes, and has nothing done: what is to be done before a
+// detach, such as unmounting, should not be done for one that is refused.
+const QueryAsk = "ask"
+
+// DetachHow is what a detach may be told.
+type DetachHow struct {
+	Attachment       string
+	Yes, Attest, Ask bool
+}
+
+// DetachAs is Detach with all that it may be told.
+func (c *Client) DetachAs(ctx context.Context, disk string, how DetachHow) (Detached, error) {
+	query := url.Values{}
+	if how.Attachment != "" {
+		query.Set(QueryAttachment, how.Attachment)
+	}
+	for name, on := range map[string]bool{QueryYes: how.Yes, QueryAttest: how.Attest, QueryAsk: how.Ask} {
+		if on {
+			query.Set(name, "true")
+		}
 	}
 	return ask[Detached](ctx, c, call{route: RouteDetach, name: disk, query: query})
 }

@@ -73,8 +73,9 @@ func (c *Client) DiskCreate(ctx context.Context, disk DiskCreate) (Disk, error) 
 }
 
 // DiskList lists the project's disks.
-func (c *Client) DiskList(ctx context.Context) ([]Disk, error) {
-	return ask[[]Disk](ctx, c, call{route: RouteDiskList})
+func (c *Client) DiskList(ctx context.Context) (list []Disk, err error) {
+	err = EachDisk(ctx, c, func(d Disk) error { list = append(list, d); return nil })
+	return list, err
 }
 
 // DiskShow tells about one disk.

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// maxAnswer bounds what is read of one answer: a list of 50 000 disks fits.
+// maxAnswer bounds what is read of one answer as a whole; lists of disks are streams.
 const maxAnswer = 64 << 20
 
 // Client asks one daemon, for one project. It may be used from many goroutines.
@@ -27,18 +27,25 @@ type Client struct {
 
 // New returns a client of the daemon that listens on a unix socket. Nothing is dialled before the first call.
 func New(socket string) *Client {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-		// A connection a call: then a broken one is always this call's own, and we alone decide to ask again.
-		DisableKeepAlives: true,
-	}
-	asIs := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{
 		socket: socket, project: DefaultProject, watch: func(Job) {},
-		http: &http.Client{Transport: transport, CheckRedirect: asIs},
+		http: newHTTP(func(ctx context.Context) (net.Conn, error) { return dial(ctx, socket) }),
 	}
+}
+
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", socket)
+}
+
+func newHTTP(dial func(context.Context) (net.Conn, error)) *http.Client {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		// A connection a call: then a broken one is always this call's own, and we alone decide to ask again.
+		DisableKeepAlives:     true,
+		ExpectContinueTimeout: continueTime,
+	}
+	asIs := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &http.Client{Transport: transport, CheckRedirect: asIs}
 }
 
 // In returns a client of the same daemon for another project.
@@ -54,6 +61,9 @@ func (c *Client) Watching(watch func(Job)) *Client {
 	other.watch = watch
 	return &other
 }
+
+// Tell tells the watcher how work gets on that is done here, as if it were a job.
+func (c *Client) Tell(job Job) { c.watch(job) }
 
 // call is one call: a route, what stands for its wildcard, and what goes with it.
 type call struct {
@@ -83,20 +93,30 @@ func (c *Client) do(ctx context.Context, cl call, out any) error {
 }
 
 func (c *Client) send(ctx context.Context, id string, cl call) (int, []byte, error) {
-	request, err := c.request(ctx, id, cl)
-	if err != nil {
-		return 0, nil, err
-	}
-	answer, err := c.http.Do(request)
+	answer, err := c.ask(ctx, id, cl)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer answer.Body.Close()
+	body, err := whole(answer)
+	return answer.StatusCode, body, err
+}
+
+func (c *Client) ask(ctx context.Context, id string, cl call) (*http.Response, error) {
+	request, err := c.request(ctx, id, cl)
+	if err != nil {
+		return nil, err
+	}
+	return c.http.Do(request)
+}
+
+// whole reads all of an answer.
+func whole(answer *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
 	if err == nil && len(body) > maxAnswer {
 		err = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
 	}
-	return answer.StatusCode, body, err
+	return body, err
 }
 
 func (c *Client) request(ctx context.Context, id string, cl call) (*http.Request, error) {

@@ -81,11 +81,54 @@ func TestClientCalls(t *testing.T) {
 		{RouteDiskExtend, name, "", `{"size":1024}`, func(c *Client) error { _, err := c.DiskExtend(ctx, name, 1024); return err }},
 		{RouteDiskDelete, name, "yes=true", "", func(c *Client) error { return c.DiskDelete(ctx, name, true) }},
 		{RouteDiskEscrow, name, "", "", func(c *Client) error { _, err := c.DiskEscrow(ctx, name, false); return err }},
-		{RouteAttach, name, "", `{"read_only":true,"allow":["u"]}`, func(c *Client) error {
-			_, err := c.Attach(ctx, name, Attach{ReadOnly: true, Allow: []string{"u"}})
+		{RouteAttach, name, "", `{"read_only":true,"allow":["u"],"device":"/dev/nbd0","mount":"/m"}`, func(c *Client) error {
+			_, err := c.Attach(ctx, name, Attach{ReadOnly: true, Allow: []string{"u"}, Device: "/dev/nbd0", Mount: "/m"})
 			return err
 		}},
 		{RouteDetach, name, "", "", func(c *Client) error { _, err := c.Detach(ctx, name, false); return err }},
+		{RouteDetach, name, "attachment=a&attest=true&yes=true", "", func(c *Client) error {
+			_, err := c.DetachAs(ctx, name, DetachHow{Attachment: "a", Yes: true, Attest: true})
+			return err
+		}},
+		{RouteDetach, name, "ask=true", "", func(c *Client) error { _, err := c.DetachAs(ctx, name, DetachHow{Ask: true}); return err }},
+		{RouteDiskRekey, name, "", "", func(c *Client) error { _, err := c.DiskRekey(ctx, name); return err }},
+		{RouteSnapshotDelete, name, "yes=true", "", func(c *Client) error { _, err := c.SnapshotDelete(ctx, name, true); return err }},
+		{RouteSnapshotCreate, "", "", `{"name":"s","disk":"d"}`, func(c *Client) error {
+			_, err := c.SnapshotCreate(ctx, SnapshotCreate{Name: "s", Disk: "d"})
+			return err
+		}},
+		{RouteSnapshotList, "", "disk=d", "", func(c *Client) error { _, err := c.SnapshotList(ctx, "d"); return err }},
+		{RouteSnapshotShow, name, "", "", func(c *Client) error { _, err := c.SnapshotShow(ctx, name); return err }},
+		{RouteDiskRollback, name, "yes=true", `{"snapshot":"s"}`, func(c *Client) error { _, err := c.DiskRollback(ctx, name, "s", true); return err }},
+		{RouteImageCreate, "", "", `{"name":"i","disk":"d","encrypted":true,"key":"k"}`, func(c *Client) error {
+			_, err := c.ImageCreate(ctx, ImageCreate{Name: "i", Disk: "d", Encrypted: &yes, Key: "k"})
+			return err
+		}},
+		{RouteImageUpload, "", "encrypted=true&key=k&name=i&sector_size=4096&size=7", "", func(c *Client) error {
+			_, err := c.ImageUpload(ctx, ImageUpload{Name: "i", Size: 7, SectorSize: 4096, Encrypted: &yes, Key: "k"}, func(f *FrameWriter) error { return f.End(7) })
+			return err
+		}},
+		{RouteImageCopy, name, "", `{"name":"i","key":"k"}`, func(c *Client) error { _, err := c.ImageCopy(ctx, name, ImageCopy{Name: "i", Key: "k"}); return err }},
+		{RouteImageList, "", "", "", func(c *Client) error { _, err := c.ImageList(ctx); return err }},
+		{RouteImageShow, name, "", "", func(c *Client) error { _, err := c.ImageShow(ctx, name); return err }},
+		{RouteImageDelete, name, "yes=true", "", func(c *Client) error { return c.ImageDelete(ctx, name, true) }},
+		{RouteBackupCreate, "", "", `{"disk":"d","name":"b","full":true}`, func(c *Client) error {
+			_, err := c.BackupCreate(ctx, BackupCreate{Disk: "d", Name: "b", Full: true})
+			return err
+		}},
+		{RouteBackupList, "", "disk=d", "", func(c *Client) error { _, err := c.BackupList(ctx, "d"); return err }},
+		{RouteBackupShow, name, "", "", func(c *Client) error { _, err := c.BackupShow(ctx, name); return err }},
+		{RouteBackupVerify, name, "", "", func(c *Client) error { _, err := c.BackupVerify(ctx, name); return err }},
+		{RouteBackupDelete, name, "yes=true", "", func(c *Client) error { return c.BackupDelete(ctx, name, true) }},
+		{RouteBackupPrune, "", "yes=true", `{"disk":"d","keep":3}`, func(c *Client) error {
+			_, err := c.BackupPrune(ctx, BackupPrune{Disk: "d", Keep: 3}, true)
+			return err
+		}},
+		{RouteBackupKey, "", "", "", func(c *Client) error { _, err := c.BackupKey(ctx); return err }},
+		{RouteBackupOffer, "", "", `{"header":"AQ=="}`, func(c *Client) error {
+			_, err := c.BackupOffer(ctx, BackupOffer{Header: []byte{1}})
+			return err
+		}},
 		{RouteCheck, "", "", `{"disk":"d"}`, func(c *Client) error { _, err := c.Check(ctx, "d"); return err }},
 		{RouteRootUnlock, "", "", "", func(c *Client) error { _, err := c.RootUnlock(ctx); return err }},
 		{RouteRootLock, "", "", "", func(c *Client) error { _, err := c.RootLock(ctx); return err }},
@@ -102,7 +145,7 @@ func TestClientCalls(t *testing.T) {
 			socket := listen(t, map[string]http.HandlerFunc{want.route: func(w http.ResponseWriter, r *http.Request) {
 				got = r
 				_ = json.NewDecoder(r.Body).Decode(&body)
-				list := strings.HasPrefix(want.route, "GET") && !strings.Contains(want.route, "{") && want.route != RouteStatus
+				list := strings.HasPrefix(want.route, "GET") && !strings.Contains(want.route, "{") && want.route != RouteStatus && want.route != RouteBackupKey
 				if list {
 					WriteJSON(w, http.StatusOK, []string{})
 					return

@@ -61,3 +61,17 @@ func (r RootState) MarshalJSON() ([]byte, error) {
 	r.Slots = List(r.Slots)
 	return json.Marshal(plain(r))
 }
+
+// MarshalJSON writes k without a null list.
+func (k RecoveryKit) MarshalJSON() ([]byte, error) {
+	type plain RecoveryKit
+	k.Sheets = List(k.Sheets)
+	return json.Marshal(plain(k))
+}
+
+// MarshalJSON writes s without a null list.
+func (s RecoverySheet) MarshalJSON() ([]byte, error) {
+	type plain RecoverySheet
+	s.Lines = List(s.Lines)
+	return json.Marshal(plain(s))
+}

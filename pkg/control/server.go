@@ -47,10 +47,12 @@ func WriteError(w http.ResponseWriter, err error) {
 
 func write(w http.ResponseWriter, status int, body []byte) {
 	deadline(w, (*http.ResponseController).SetWriteDeadline, readTime)
+	body = append(body, '\n')
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	// A caller who has gone is no error of ours.
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body)
 }
 
 // StatusOf is the HTTP status for a refusal. It is for logs and proxies: clients read the code in the body.
@@ -120,6 +122,17 @@ func ReadJSON(r *http.Request, v any) error {
 		return refusal.New(refusal.Usage, "send one JSON object with the fields of this call only", "the request's body is wrong: %w", err)
 	}
 	return nil
+}
+
+// PeekJSON is ReadJSON that leaves the body to be read again, once TakeBody has taken it.
+func PeekJSON(r *http.Request, v any) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return fmt.Errorf("control: reading the body again: %w", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	defer func() { r.Body = io.NopCloser(bytes.NewReader(body)) }()
+	return ReadJSON(r, v)
 }
 
 // Wait is what the caller of RouteJobShow has seen, and how long it wants to wait for what comes after.

@@ -77,7 +77,7 @@ func TestReadJSON(t *testing.T) {
 		t.Fatalf("%+v, %v", create, err)
 	}
 	for name, body := range map[string]string{
-		"empty": "", "cut": `{"name":"d"`, "unknown field": `{"name":"d","shared":true}`, "trailing value": `{} {}`,
+		"empty": "", "cut": `{"name":"d"`, "unknown field": `{"name":"d","mirrored":true}`, "trailing value": `{} {}`,
 		"trailing bytes": `{}x`, "wrong type": `{"size":"1G"}`, "fraction": `{"size":1.5}`, "past int64": `{"size":9223372036854775808}`,
 		"array": `[]`, "too long": `{"name":"` + strings.Repeat("x", maxRequest) + `"}`, "long tail": `{}` + strings.Repeat(" ", maxRequest),
 	} {
