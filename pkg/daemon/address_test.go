@@ -135,7 +135,7 @@ func (l *once) Close() error { l.close(); return nil }
 func TestVsockIsServed(t *testing.T) {
 	a := nbdtest.NewAuthority()
 	x := newExports()
-	x.add(attachment("default", "vol"), 1000, []access.Guest{{UID: access.NoUID, Name: "vsock:7"}, {UID: access.NoUID, Name: "cert:vm"}}, nil)
+	x.add(attachment("default", "vol"), opening{attacher: 1000, allow: []access.Guest{{UID: access.NoUID, Name: "vsock:7"}, {UID: access.NoUID, Name: "cert:vm"}}})
 	server := nbd.NewServer(x, slog.New(slog.DiscardHandler))
 	config := &tls.Config{Certificates: []tls.Certificate{a.Issue("server", time.Now().Add(time.Hour))}, ClientCAs: a.Pool(), ClientAuth: tls.VerifyClientCertIfGiven}
 	for _, c := range []struct {

@@ -1,19 +1,21 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os/user"
 	"runtime/debug"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"nbdcrypt/nbd"
 	"nbdcrypt/pkg/access"
-	"nbdcrypt/pkg/audit"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 )
@@ -34,17 +36,35 @@ type call struct {
 	started bool
 	// recorded tells that the audit has this call already: a key was released in it.
 	recorded bool
+	// shut tells that the root key was never open, without which nothing can be looked at for it.
+	shut bool
+	// keyID is the CMK that it is about, for the audit.
+	keyID string
+	// about is what it is about besides what the path names.
+	about string
+	// onlyDisk and onlyKey are what a grant was looked for, since no role allows the call: it is about nothing else.
+	onlyDisk, onlySnapshot, onlyImage, onlyKey string
 	// slot is what opened the root key in it.
 	slot string
 	// asker asks for the passphrase that follows the call, where its route says that one does.
 	asker *control.Asker
+	// upload is what comes with the call, where its route says that something does.
+	upload *control.Upload
+	// begun lets go of the project before the verb has ended: what keeps the project from being deleted is in the catalog by then.
+	begun func()
 }
 
 // disk is the disk that the path names.
-func (c *call) disk() string { return c.http.PathValue("disk") }
+func (c *call) disk() string { return cmp.Or(c.onlyDisk, c.http.PathValue("disk")) }
+
+// key is the key that the path names.
+func (c *call) key() string { return cmp.Or(c.onlyKey, c.http.PathValue("key")) }
 
 // yes tells whether the caller has confirmed.
 func (c *call) yes() bool { return c.http.URL.Query().Get(control.QueryYes) == "true" }
+
+// asks tells whether the caller only wants to know if a detach would be refused.
+func (c *call) asks() bool { return c.http.URL.Query().Get(control.QueryAsk) == "true" }
 
 // peerKey is where a connection's context keeps who is at its other end.
 type peerKey struct{}
@@ -79,16 +99,42 @@ func (d *Daemon) newAPI() *http.Server {
 // bodyKey is where a request's context keeps the digest of its body.
 type bodyKey struct{}
 
-// whole takes the body of every request, also of one that no route wants, before anything else looks at it.
-func whole(next http.Handler) http.Handler {
+// whole takes the body of every request, also of one that no route wants, before anything else looks at it. An upload is for its verb.
+func whole(next *http.ServeMux) http.Handler {
+	uploads := uploadPatterns()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := next.Handler(r); uploads[pattern] {
+			markSlash(r.URL)
+			next.ServeHTTP(w, r)
+			return
+		}
 		digest, err := control.TakeBody(w, r)
 		if err != nil {
 			control.WriteError(w, err)
 			return
 		}
+		markSlash(r.URL)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), bodyKey{}, digest)))
 	})
+}
+
+// slash is how a name that is "/" alone, which an alias may be (rule B4), passes the mux: that would take it for the path's end.
+const slash = "/\x00"
+
+func markSlash(u *url.URL) {
+	path := u.EscapedPath() + "/"
+	if marked := strings.ReplaceAll(path, "/%2F/", "/%2F%00/"); marked != path {
+		u.RawPath = strings.TrimSuffix(marked, "/")
+		u.Path, _ = url.PathUnescape(u.RawPath) // it was escaped here
+	}
+}
+
+func unmarkSlash(r *http.Request) {
+	for _, name := range named {
+		if r.PathValue(name) == slash {
+			r.SetPathValue(name, "/")
+		}
+	}
 }
 
 // callOf tells who asks; a connection whose peer the kernel did not name is refused.
@@ -105,6 +151,9 @@ func (d *Daemon) callOf(r *http.Request) (*call, error) {
 	}
 	if len(c.request) > 64 {
 		return nil, refusal.New(refusal.Usage, "send a UUID", "the request id is longer than 64 bytes")
+	}
+	if named := r.PathValue("project"); named != "" {
+		c.project = named
 	}
 	if c.project == "" {
 		c.project = control.DefaultProject
@@ -124,6 +173,7 @@ func (d *Daemon) callerOf(uid uint32) access.Caller {
 // handler answers one route: it asks access, does the verb, records it, and answers.
 func (d *Daemon) handler(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		unmarkSlash(req)
 		c, err := d.callOf(req)
 		if err != nil {
 			control.WriteError(w, err)
@@ -136,18 +186,26 @@ func (d *Daemon) handler(r route) http.Handler {
 			defer c.asker.Close()
 			w = c.asker
 		}
+		refuse := func(err error) { control.WriteError(w, err) }
+		if r.is(upload) {
+			d.asking.Add(1) // as above
+			defer d.asking.Done()
+			c.upload = control.NewUpload(w, req)
+			defer c.upload.End()
+			refuse = c.upload.Refuse
+		}
 		if err := d.pace.wait(req.Context(), c.caller.UID); err != nil {
-			control.WriteError(w, err)
+			refuse(err)
 			return
 		}
 		status, body, err := d.answer(r, c)
 		if err != nil {
-			control.WriteError(w, err)
+			refuse(err)
 			return
 		}
 		if answer, is := body.(*secretAnswer); is {
 			if err := answer.send(w); err != nil {
-				d.o.Log.Error("an escrowed key did not reach its caller", "err", err)
+				d.o.Log.Error("a secret answer did not reach its caller", "err", err)
 			}
 			return
 		}
@@ -171,13 +229,19 @@ func (d *Daemon) answer(r route, c *call) (int, any, error) {
 }
 
 func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
+	c.begun = sync.OnceFunc(d.hold(r))
+	defer c.begun()
+	c.about = namedIn(r, c)
 	err = d.mayAsk(r, c)
-	if d.stranger(c) && (err != nil || r.action == access.StatusShow) {
+	if d.stranger(c) && (err != nil || r.action == access.StatusShow || r.action == access.ProjectList) {
 		d.pace.charge(c.caller.UID)
 	}
+	c.keyID = d.keyNamed(r, c) // before the verb, which may give the key another name
 	if err == nil {
 		body, err = d.do(r, c)
 	}
+	c.keyOfAnswer(body)
+	d.tellRefused(r, c, err)
 	if r.verb != "" && !c.recorded && (err != nil || !r.is(quiet)) {
 		d.record(c, r.verb, c.resource(), err)
 	}
@@ -190,26 +254,6 @@ func (d *Daemon) perform(r route, c *call) (status int, body any, err error) {
 		return http.StatusAccepted, body, nil
 	}
 	return http.StatusOK, body, nil
-}
-
-// rights is who may do what, as far as that can be known.
-func (d *Daemon) rights() *access.Access {
-	if d.isOpen.Load() {
-		return d.access
-	}
-	return access.Closed(d.self)
-}
-
-// mayAsk refuses what the caller may not do, and before the root key was ever open all that needs the catalog.
-func (d *Daemon) mayAsk(r route, c *call) error {
-	if !d.isOpen.Load() {
-		// Of what only looks, or finds the door shut, nothing is kept for the log.
-		c.recorded = !r.is(closed) || r.action == access.StatusShow
-		if !r.is(closed) {
-			return notOpen()
-		}
-	}
-	return d.rights().Check(c.ctx, c.caller, r.action, c.project)
 }
 
 // do does the verb. One that panics has failed, and is recorded like any other.
@@ -226,12 +270,18 @@ func (d *Daemon) do(r route, c *call) (body any, err error) {
 // stranger tells a caller who is neither root nor the daemon's own user.
 func (d *Daemon) stranger(c *call) bool { return c.caller.UID != 0 && c.caller.UID != d.self.UID }
 
+// named is what paths name.
+var named = []string{"disk", "snapshot", "image", "backup", "key", "job", "slot", "project"}
+
 // resource is what a call is about, as it named it.
 func (c *call) resource() string {
-	for _, name := range []string{"disk", "key", "job", "slot"} {
+	for _, name := range named {
 		if v := c.http.PathValue(name); v != "" {
-			return cut(v)
+			return strings.TrimSpace(cut(v) + " " + c.about)
 		}
+	}
+	if c.about != "" {
+		return cut(c.about)
 	}
 	if c.slot != "" {
 		return c.slot
@@ -245,66 +295,4 @@ func cut(s string) string {
 		return s[:300] + "…"
 	}
 	return s
-}
-
-// record puts a verb into the audit log. It is done by then: where the log can't be written that is said loudly, and no
-// key is released any more, but a person can still detach and delete.
-func (d *Daemon) record(c *call, verb, resource string, err error) {
-	rec := recordOf(c, verb, resource, err)
-	if d.kept.keep(rec, d.stranger(c)) {
-		return
-	}
-	if e := d.write(c.ctx, rec); e != nil {
-		d.cantRecord(rec, e)
-	}
-}
-
-func (d *Daemon) cantRecord(rec audit.Record, err error) {
-	d.o.Log.Error("the audit log can't be written", "verb", rec.Verb, "resource", rec.Resource, "err", err)
-	d.unrecorded.Do(func() {
-		d.warn("the audit log could not be written, so that not all that was done is in it; make room, or mend it: " + err.Error())
-	})
-}
-
-// recordRelease is record for a verb that releases a key: it must be durable before.
-func (d *Daemon) recordRelease(c *call, verb, resource, key string) error {
-	rec := recordOf(c, verb, resource, nil)
-	rec.Key = key
-	if err := d.write(c.ctx, rec); err != nil {
-		return refusal.New(refusal.CodeOf(err), "make room for the audit log, or mend it; until then no key is released",
-			"the release of a key could not be recorded: %w", err)
-	}
-	c.recorded = true
-	return nil
-}
-
-// recordOf is the record of a verb and how it ended.
-func recordOf(c *call, verb, resource string, err error) audit.Record {
-	rec := audit.Record{Request: c.request, UID: c.caller.UID, User: c.caller.User, PID: c.pid, Verb: verb,
-		Project: cut(c.project), Resource: resource, Outcome: audit.OK}
-	if err != nil {
-		r := refusal.From(err)
-		rec.Outcome, rec.Code, rec.Message = audit.Refused, int(r.Code), cut(r.Message)
-	}
-	return rec
-}
-
-// write writes a record, also of a call whose caller has gone: nobody stays out of the log by hanging up.
-func (d *Daemon) write(ctx context.Context, rec audit.Record) (err error) {
-	ctx = context.WithoutCancel(ctx)
-	if rec.Catalog, err = d.raw.Revision(ctx); err != nil {
-		return err
-	}
-	_, err = d.log.Append(ctx, rec)
-	return err
-}
-
-// ownRecord is a record of what the daemon does on its own.
-func (d *Daemon) ownRecord(verb string) audit.Record {
-	revision, err := d.raw.Revision(context.Background())
-	if err != nil {
-		d.o.Log.Error("reading the catalog's revision", "err", err)
-	}
-	return audit.Record{Request: newRequest(), UID: d.self.UID, User: d.self.User, Verb: verb,
-		Resource: fmt.Sprintf("region %s", d.o.Region), Outcome: audit.OK, Catalog: revision}
 }

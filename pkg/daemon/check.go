@@ -2,10 +2,14 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/volume"
@@ -22,8 +26,14 @@ func (d *Daemon) check(c *call) (any, error) {
 			return nil, err
 		}
 	}
-	about := control.Job{Verb: "check", Resource: in.Disk, Project: c.project, Unit: "bytes", Request: c.request, By: c.caller.User}
-	return d.jobs.Start(about, func(ctx context.Context, progress func(done, total int64)) (any, error) {
+	all, err := d.seesAll(c)
+	if err != nil {
+		return nil, err
+	}
+	return d.startJob(c, control.Job{Verb: "check", Resource: in.Disk, Unit: "bytes"}, func(ctx context.Context, progress func(done, total int64)) (any, error) {
+		if all && in.Disk == "" {
+			return d.runCheck(ctx, "", "", progress)
+		}
 		return d.runCheck(ctx, c.project, in.Disk, progress)
 	})
 }
@@ -40,20 +50,112 @@ func (f *findings) add(x control.Finding) {
 	f.list = append(f.list, x)
 }
 
+// runCheck checks a disk, a project or, where it is empty, everything. What is found in other projects is not told.
+// damaged counts what is damaged of a kind.
+func (f *findings) damaged(what string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range f.list {
+		if x.What == what && x.Severity == keystore.Damage {
+			n++
+		}
+	}
+	return n
+}
+
 func (d *Daemon) runCheck(ctx context.Context, project, disk string, progress func(done, total int64)) (any, error) {
 	found := &findings{list: []control.Finding{}}
 	report := control.CheckReport{}
-	var err error
-	report.Keys, err = d.keys.Verify(ctx, func(p keystore.Problem) { found.add(control.Finding(p)) })
+	in, err := d.within(ctx, project)
 	if err != nil {
 		return nil, err
 	}
-	disks, blocks, err := d.volumes.Check(ctx, project, disk, func(p volume.Problem) { found.add(control.Finding(p)) }, progress)
+	report.Keys, err = d.keys.Verify(ctx, func(p keystore.Problem) {
+		if in(p) {
+			found.add(control.Finding(p))
+		}
+	})
+	if err == nil && project != "" {
+		report.Keys, err = d.keys.CountKeys(ctx, project)
+	}
 	if err != nil {
 		return nil, err
 	}
-	report.Disks, report.Blocks, report.Findings = disks, blocks, found.list
+	report.KeysOpen = report.Keys - found.damaged("key")
+	disks, err := d.volumes.Check(ctx, project, disk, func(p volume.Problem) {
+		found.add(control.Finding{Severity: p.Severity, What: p.What, Where: p.Where, Problem: p.Problem, Next: p.Next})
+	}, progress)
+	if err == nil && project == "" && disk == "" {
+		err = d.checkRecords(ctx, found)
+	}
+	if err != nil {
+		return nil, err
+	}
+	report.Disks, report.DisksOpen, report.Points, report.PointsOpen = disks.Disks, disks.Open, disks.Points, disks.PointsOpen
+	report.Blocks, report.Findings = disks.Blocks, found.list
 	return report, nil
+}
+
+// within tells which findings of the key store are about a project: its keys with their aliases, and the data keys of its disks and points.
+func (d *Daemon) within(ctx context.Context, project string) (func(keystore.Problem) bool, error) {
+	if project == "" {
+		return func(keystore.Problem) bool { return true }, nil
+	}
+	disks, err := d.volumes.IDs(ctx, project)
+	return func(p keystore.Problem) bool {
+		parts := strings.Split(p.Where, "/")
+		return len(parts) > 2 && (parts[0] == "key" && parts[1] == project || parts[0] == "alias" && parts[2] == project ||
+			parts[0] == "dek" && disks[parts[2]])
+	}, err
+}
+
+// checkRecords looks at the records that neither keys nor disks are made of.
+func (d *Daemon) checkRecords(ctx context.Context, found *findings) error {
+	tell := func(name string, err error) {
+		kind, _, _ := strings.Cut(name, "/")
+		next := "restore the state directory from a backup; what depends on this record is refused until then"
+		if kind == "clock" {
+			next = "run `nbdcrypt clock accept` if the clock is right"
+		}
+		found.add(control.Finding{Severity: keystore.Damage, What: kind, Where: name, Problem: err.Error(), Next: next})
+	}
+	if err := d.access.Unreadable(ctx, tell); err != nil {
+		return err
+	}
+	return d.catalog.View(ctx, func(r catalog.Reader) error {
+		if err := lostProjects(r, tell); err != nil {
+			return err
+		}
+		for _, prefix := range []string{"grant/", "uses", "clock/", "audit/"} {
+			err := catalog.Walk(r, prefix, func(p catalog.Pair, err error) error {
+				if err != nil {
+					tell(p.Key, err)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// lostProjects tells of projects that have keys and no record.
+func lostProjects(r catalog.Reader, tell func(name string, err error)) error {
+	seen := map[string]bool{control.DefaultProject: true}
+	return catalog.EachName(r, "key/", func(key string) error {
+		project := strings.Split(key, "/")[1]
+		if seen[project] {
+			return nil
+		}
+		seen[project] = true
+		names, err := r.Names("project/"+project, "", 1)
+		if err == nil && !slices.Contains(names, "project/"+project) {
+			tell("project/"+project, fmt.Errorf("%w: it is missing, and the project has keys", catalog.ErrDamaged))
+		}
+		return err
+	})
 }
 
 // mayFollow tells whether a caller may see and cancel a job: its own, and for administrators all.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,8 @@ import (
 // Options are what the daemon is started with; every path is absolute.
 type Options struct {
 	State, Run, Pool, RootKey, Region string
+	// Backups is the directory that backups lie in; backups/ in the state directory where it is empty.
+	Backups string
 	// Listen are more places to serve NBD at, as URIs.
 	Listen []string
 	// TLSCert, TLSKey and TLSCA are files in PEM: all or none.
@@ -38,10 +41,18 @@ type Options struct {
 	InsecureLoopback bool
 	// Metrics is where metrics are told to whoever connects, HOST:PORT or unix:PATH; empty for the control socket alone.
 	Metrics string
+	// Hook is a program that is run for each event; empty for none.
+	Hook string
+	// ReplaceAuditLog has a damaged audit log kept aside, and another begun.
+	ReplaceAuditLog bool
 	// KeyMemory is where keys have to lie: "auto" or empty for the best that there is, "memfd_secret" or "locked".
 	KeyMemory string
-	Version   string
-	Log       *slog.Logger
+	// Clock is the machine's where it is nil.
+	Clock clock.Clock
+	// NotifyDays is how long before the deletion of a key it is told of; 7 where it is 0.
+	NotifyDays int
+	Version    string
+	Log        *slog.Logger
 	// Ready is called with the NBD socket's URI once the daemon accepts.
 	Ready func(uri string)
 }
@@ -60,6 +71,7 @@ const keptJobs = 1024
 // Daemon is a running daemon.
 type Daemon struct {
 	o       Options
+	flusher bool // the kernel does not have it wait for pages that wait for it
 	started time.Time
 	self    access.Caller
 
@@ -85,9 +97,15 @@ type Daemon struct {
 	api     *http.Server
 	listens []string // URIs at which NBD is served
 	scrape  http.Handler
+	scrapes chan struct{} // holds one for each scrape that is being answered
 
 	// asking counts the calls that a passphrase follows.
 	asking sync.WaitGroup
+	// dueMu is held by what does what is due; dueDay is when a deletion was told of, by the id of the key.
+	dueMu  sync.Mutex
+	dueDay map[string]string
+	// watching ends when nothing looks at what is due any more.
+	watching sync.WaitGroup
 	// life ends when the daemon begins to stop.
 	life    context.Context
 	endLife context.CancelFunc
@@ -96,17 +114,42 @@ type Daemon struct {
 	opening sync.Mutex
 	isOpen  atomic.Bool
 
+	// projects is held by what puts something into a project, and alone by what deletes one.
+	projects sync.RWMutex
+
 	mu          sync.Mutex
 	warnings    []string
+	failing     []string  // what was due when it was looked at last, and could not be done
 	lockedSince time.Time // zero where the root key is open
 	unrecorded  sync.Once
+	headless    sync.Once
+
+	chores *chores
+	// space is the pool's; poolTold, which dueMu keeps, tells that it was told of as filling up.
+	space    func() (pool.Space, error)
+	poolTold bool
+
+	hook *hook // nil without one
+	// refusedUnwraps counts what keys or rights forbade, auditFailures the records that could not be written.
+	refusedUnwraps, auditFailures atomic.Uint64
 }
 
 func newDaemon(o Options) *Daemon {
+	if o.Clock == nil {
+		o.Clock = clock.System{}
+	}
+	if o.NotifyDays == 0 {
+		o.NotifyDays = notifyDays
+	}
+	if o.Backups == "" {
+		o.Backups = filepath.Join(o.State, "backups")
+	}
 	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(keptJobs), replays: newReplays(256),
-		pace: newPace(), guesses: newGuesses(), exports: newExports()}
+		pace: newPace(), guesses: newGuesses(), exports: newExports(), dueDay: map[string]string{}, chores: newChores()}
+	d.space = func() (pool.Space, error) { return d.pool.Space() }
 	d.life, d.endLife = context.WithCancel(context.Background())
 	d.scrape = newScrape(d)
+	d.scrapes = make(chan struct{}, maxScrapes)
 	d.self = d.callerOf(uint32(os.Geteuid()))
 	return d
 }
@@ -136,6 +179,8 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	d.watching.Go(func() { d.watchDue(lookEvery) })
+	d.watching.Go(d.doChores)
 	d.announce()
 	select {
 	case <-ctx.Done():
@@ -168,6 +213,7 @@ func (d *Daemon) stop() error {
 	d.pace.end()
 	d.attests.Close()
 	d.endLife()
+	d.watching.Wait()
 	return errors.Join(within(stopCallsTime, d.stopCalls), within(stopDisksTime, d.detachAll),
 		within(stopLastTime, d.nbd.Shutdown), within(stopLastTime, d.recordStop))
 }
@@ -195,6 +241,10 @@ func (d *Daemon) recordStop(ctx context.Context) error {
 	if !d.isOpen.Load() {
 		return nil
 	}
+	// The commit has the catalog know the log's head as of now, too.
+	if _, err := d.clock.KeepLast(ctx, newRequest()); err != nil {
+		d.o.Log.Error("the time can't be kept", "err", err)
+	}
 	_, err := d.log.Append(ctx, d.ownRecord("daemon.stop"))
 	return err
 }
@@ -207,6 +257,11 @@ func (d *Daemon) attachments() []*volume.Attachment {
 	return d.volumes.Attachments()
 }
 
+// attachedIn are those of one project, or of all where it is empty.
+func (d *Daemon) attachedIn(project string) []*volume.Attachment {
+	return slices.DeleteFunc(d.attachments(), func(a *volume.Attachment) bool { return project != "" && a.Project != project })
+}
+
 // detachAll detaches every disk at once, so that one slow disk does not keep the others.
 func (d *Daemon) detachAll(ctx context.Context) error {
 	list := d.attachments()
@@ -215,7 +270,8 @@ func (d *Daemon) detachAll(ctx context.Context) error {
 	for i, a := range list {
 		wg.Go(func() {
 			c := &call{ctx: ctx, caller: d.self, pid: int32(os.Getpid()), request: newRequest(), project: a.Project}
-			_, _, errs[i] = d.detach(c, a.Disk.String())
+			d.hangUp(ctx, a)
+			_, _, errs[i] = d.detach(c, volume.DetachSpec{Project: a.Project, Disk: a.Disk.String(), All: true})
 			d.record(c, "detach", a.Disk.String(), errs[i])
 		})
 	}
@@ -226,8 +282,12 @@ func (d *Daemon) detachAll(ctx context.Context) error {
 // close lets go of what is open, in the reverse order. What mattered was synced before.
 func (d *Daemon) close() {
 	d.endLife()
+	d.watching.Wait()
 	if d.attests != nil {
 		d.attests.Close() // what it has found goes into the log
+	}
+	if d.hook != nil {
+		<-d.hook.ended
 	}
 	d.opening.Lock()
 	defer d.opening.Unlock()

@@ -35,7 +35,11 @@ func (d *Daemon) diskEscrow(c *call) (any, error) {
 }
 
 // secretAnswer is an answer that lies in key memory. Whoever sends it destroys it.
-type secretAnswer struct{ text *secret.Key }
+type secretAnswer struct {
+	text *secret.Key
+	// lost undoes what was done, where it is known that nobody got the answer.
+	lost func()
+}
 
 // escrowText lays control.Escrow out as JSON. It is built by hand because an encoder would leave copies on the heap; the
 // parts that are put in between are ids and numbers, which need no escaping.
@@ -61,7 +65,7 @@ func escrowText(sector int, keys []volume.EscrowKey) (*secretAnswer, error) {
 		return nil, fmt.Errorf("daemon: escrow: %w", err)
 	}
 	secret.Do(func() { layOut(text.Bytes(), parts, keys) })
-	return &secretAnswer{text}, nil
+	return &secretAnswer{text: text}, nil
 }
 
 // layOut writes the parts with the keys between them.
@@ -78,8 +82,13 @@ func layOut(at []byte, parts []string, keys []volume.EscrowKey) {
 const sendTime = 10 * time.Second
 
 // send writes the answer past the buffers of the HTTP server, and wipes it.
-func (a *secretAnswer) send(w http.ResponseWriter) error {
+func (a *secretAnswer) send(w http.ResponseWriter) (err error) {
 	defer a.text.Destroy()
+	defer func() {
+		if err != nil && a.lost != nil {
+			a.lost()
+		}
+	}()
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return fmt.Errorf("daemon: escrow: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"nbdcrypt/nbd"
 	"nbdcrypt/pkg/access"
+	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/volume"
 )
 
@@ -23,8 +24,15 @@ type exports struct {
 
 // exported is one export with who may open it.
 type exported struct {
-	of         *volume.Attachment
-	export     *nbd.Export
+	of     *volume.Attachment
+	export *nbd.Export
+	// openings are one for each attachment of the disk; exports.mu guards them.
+	openings []opening
+}
+
+// opening is whom one attachment opens the export to.
+type opening struct {
+	share      uuid.UUID
 	attacher   uint32
 	allow      []access.Guest
 	allowNames []string
@@ -34,11 +42,59 @@ func newExports() *exports {
 	return &exports{byDisk: map[uuid.UUID]*exported{}, byName: map[string]*exported{}}
 }
 
-func (x *exports) add(a *volume.Attachment, attacher uint32, allow []access.Guest, names []string) {
-	e := &exported{of: a, export: exportOf(a), attacher: attacher, allow: allow, allowNames: names}
+// add opens the export of a disk, which is made for the first of its attachments.
+func (x *exports) add(a *volume.Attachment, o opening) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.byDisk[a.Disk], x.byName[e.export.Name()] = e, e
+	e := x.byDisk[a.Disk]
+	if e == nil {
+		e = &exported{of: a}
+		e.export = x.exportOf(e)
+		x.byDisk[a.Disk], x.byName[e.export.Name()] = e, e
+	}
+	e.openings = append(e.openings, o)
+}
+
+// leave shuts the export for those whom that attachment alone opened it to, and tells how many connections end because of it.
+func (x *exports) leave(a *volume.Attachment, share uuid.UUID) (clients int) {
+	x.mu.Lock()
+	e := x.byDisk[a.Disk]
+	if e != nil {
+		e.openings = slices.DeleteFunc(e.openings, func(o opening) bool { return o.share == share })
+	}
+	x.mu.Unlock()
+	if e == nil {
+		return 0
+	}
+	return e.export.Review()
+}
+
+// allowed names whom an attachment opens the export to.
+func (x *exports) allowed(e *exported, share uuid.UUID) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, o := range e.openings {
+		if o.share == share {
+			return append([]string{}, o.allowNames...)
+		}
+	}
+	return []string{}
+}
+
+// mayOpen tells whether an attachment opens the export to somebody. The caller holds the lock.
+func (e *exported) mayOpen(who access.Guest) bool {
+	return slices.ContainsFunc(e.openings, func(o opening) bool { return access.MayOpen(who, o.attacher, o.allow) })
+}
+
+// exportOf makes the export of an attached disk. Who opened it has to be somebody to whom it is open as long as the connection lasts.
+func (x *exports) exportOf(e *exported) *nbd.Export {
+	return nbd.NewExport(control.ExportName(e.of.Project, e.of.Name), e.of.Device, nbd.Options{ReadOnly: e.of.ReadOnly,
+		Admits: func(peer nbd.Peer) bool {
+			who := access.Arrived(peer.UID, peer.Name)
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			return e.mayOpen(who)
+		}})
 }
 
 func (x *exports) get(a *volume.Attachment) *exported {
@@ -69,7 +125,7 @@ func (x *exports) open(peer nbd.Peer) (list []*nbd.Export) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byName {
-		if access.MayOpen(who, e.attacher, e.allow) {
+		if e.mayOpen(who) {
 			list = append(list, e.export)
 		}
 	}
@@ -101,7 +157,7 @@ func (x *exports) Open(_ context.Context, peer nbd.Peer, name string) (*nbd.Expo
 	switch {
 	case e == nil:
 		return nil, nbd.ErrUnknownExport
-	case !access.MayOpen(who, e.attacher, e.allow):
+	case !e.mayOpen(who):
 		return nil, nbd.ErrPolicy
 	}
 	return e.export, nil

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nbdcrypt/nbd"
 	"nbdcrypt/pkg/control"
@@ -34,7 +36,12 @@ func optionsIn(dir string) Options {
 // start opens a daemon without its sockets, with the rights of project default granted.
 func start(t *testing.T) *Daemon {
 	t.Helper()
-	d := newDaemon(options(t))
+	return startWith(t, options(t))
+}
+
+func startWith(t *testing.T, o Options) *Daemon {
+	t.Helper()
+	d := newDaemon(o)
 	t.Cleanup(d.close)
 	t.Cleanup(func() { _ = d.jobs.Shutdown(context.Background()) })
 	if err := d.open(t.Context()); err != nil {
@@ -61,7 +68,7 @@ func (d *Daemon) callAs(t *testing.T, pattern string, peer nbd.Peer, body, id st
 
 func request(pattern string, peer nbd.Peer, body, id string) *http.Request {
 	method, path, _ := strings.Cut(pattern, " ")
-	path = strings.NewReplacer("{disk}", "nothing", "{key}", "nothing", "{job}", "nothing", "{slot}", "nothing").Replace(path)
+	path = strings.NewReplacer("{disk}", "nothing", "{image}", "nothing", "{backup}", "nothing", "{key}", "nothing", "{job}", "nothing", "{slot}", "nothing", "{project}", "nothing").Replace(path)
 	req := httptest.NewRequest(method, path, strings.NewReader(body))
 	req.Header.Set(control.HeaderRequest, id)
 	return req.WithContext(context.WithValue(req.Context(), peerKey{}, peer))
@@ -84,4 +91,20 @@ func run(t *testing.T, o Options) (stop func() error) {
 	stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	t.Cleanup(func() { _ = stop() })
 	return stop
+}
+
+// awaitJob waits for the end of the job that a call was answered with.
+func (d *Daemon) awaitJob(t *testing.T, body string) control.Job {
+	t.Helper()
+	var job control.Job
+	if err := json.Unmarshal([]byte(body), &job); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	for job.State == control.JobRunning {
+		var err error
+		if job, err = d.jobs.Get(t.Context(), job.ID, job.Revision, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return job
 }

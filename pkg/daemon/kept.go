@@ -10,10 +10,11 @@ import (
 )
 
 // maxKept is how many records are kept for a log that is not open yet, and maxKeptStrangers how many of them are of users who
-// may ask nothing then: they must not keep what others do out of the log.
+// may ask nothing then: they must not keep what others do out of the log. Nor must calls that found the door shut, of which some more are kept.
 const (
 	maxKept          = 100
 	maxKeptStrangers = 50
+	maxKeptShut      = 50
 )
 
 // kept are the records of what was asked of the root key before it was open: the log can only be proven, and so only be
@@ -22,21 +23,25 @@ type kept struct {
 	mu        sync.Mutex
 	records   []audit.Record
 	strangers int
+	shut      int
 	dropped   int
 	ended     bool
 }
 
-// keep takes a record; false tells that the log is open.
-func (k *kept) keep(rec audit.Record, stranger bool) bool {
+// keep takes a record; false tells that the log is open. Shut tells that the call is one that nothing was looked at for.
+func (k *kept) keep(rec audit.Record, stranger, shut bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.ended:
 		return false
-	case len(k.records) == maxKept, stranger && k.strangers == maxKeptStrangers:
+	case shut && k.shut == maxKeptShut, !shut && len(k.records)-k.shut == maxKept, !shut && stranger && k.strangers == maxKeptStrangers:
 		k.dropped++
 	default:
-		if stranger {
+		switch {
+		case shut:
+			k.shut++
+		case stranger:
 			k.strangers++
 		}
 		when := fmt.Sprintf("at %s, before the log was open", time.Now().UTC().Format(time.RFC3339))

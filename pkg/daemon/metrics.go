@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +12,7 @@ import (
 
 	"nbdcrypt/nbd"
 	"nbdcrypt/pkg/secret"
+	"nbdcrypt/pkg/volume"
 )
 
 // maxScrapes is how many scrapes are answered at a time: each holds all series in memory until it is sent.
@@ -22,23 +24,44 @@ const (
 
 // collector makes metrics of what the daemon counts anyway. It looks at counters and takes no lock that I/O or a call holds for longer
 // than a moment.
-type collector struct{ daemon *Daemon }
+type collector struct {
+	daemon *Daemon
+	// project is whose disks are told of, and nothing of the daemon as a whole; empty for all of it.
+	project string
+}
 
-// metrics answers a scrape. Metrics name the disks of every project, so that access is asked as for a list of disks.
-func (d *Daemon) metrics(*call) (any, error) { return d.scrape, nil }
+// metrics answers a scrape: with everything to who sees all projects, else with the project's.
+func (d *Daemon) metrics(c *call) (any, error) {
+	all, err := d.seesAll(c)
+	if err != nil || all {
+		return d.scrape, err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{d, c.project})
+	return d.scrapeOf(registry), nil
+}
 
 // newRegistry gathers ours with those of the process and of Go's runtime. The constructors of package prometheus are marked as old,
 // but those in package collectors would bring database/sql into the program.
 func newRegistry(d *Daemon) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{d}, prometheus.NewGoCollector(), prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{}))
+	registry.MustRegister(collector{daemon: d}, prometheus.NewGoCollector(), prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{}))
 	return registry
 }
 
 // newScrape makes the handler that answers a scrape.
-func newScrape(d *Daemon) http.Handler {
-	answer := promhttp.HandlerFor(newRegistry(d), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+func newScrape(d *Daemon) http.Handler { return d.scrapeOf(newRegistry(d)) }
+
+func (d *Daemon) scrapeOf(registry *prometheus.Registry) http.Handler {
+	answer := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case d.scrapes <- struct{}{}:
+			defer func() { <-d.scrapes }()
+		default:
+			http.Error(w, "too many scrapes at a time; try again", http.StatusServiceUnavailable)
+			return
+		}
 		// Who does not read must not keep the others from their turn. What is no connection needs no deadline.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTime))
 		answer.ServeHTTP(w, r)
@@ -64,6 +87,9 @@ var (
 	inFlightDesc    = describe("nbd_requests_in_flight", "NBD requests read and not answered yet.", "project", "disk")
 	connectionsDesc = describe("nbd_connections", "NBD connections that have the disk open.", "project", "disk")
 	failedDesc      = describe("disk_sync_failed", "1 where a sync failed: nothing more is written to the disk until it is detached.", "project", "disk")
+	sharesDesc      = describe("disk_attachments", "Attachments of a disk: more than one where it is shared.", "project", "disk")
+	depthDesc       = describe("disk_layers", "Layers that an attached disk stands on.", "project", "disk")
+	pointsDesc      = describe("points", "Snapshots, images and backups, by kind.", "kind")
 	exportsDesc     = describe("nbd_exports", "Disks that NBD clients can open.")
 	attachedDesc    = describe("disks_attached", "Disks attached by this daemon.")
 	keysDesc        = describe("keys_in_memory", "Keys in memory, by kind.", "kind")
@@ -73,6 +99,8 @@ var (
 	poolFreeDesc    = describe("pool_free_bytes", "Free space of the pool's file system.")
 	poolSizeDesc    = describe("pool_size_bytes", "Size of the pool's file system.")
 	rootLockedDesc  = describe("root_key_locked", "1 while the root key is locked.")
+	refusedDesc     = describe("unwraps_refused_total", "Attaches, escrows, exports, re-wraps and new disks that a key or rights forbade, since the start.")
+	unauditedDesc   = describe("audit_failures_total", "Audit records that could not be written, since the start.")
 	warningsDesc    = describe("warnings", "Warnings that `nbdcrypt status` shows.")
 	buildDesc       = describe("build_info", "1, with the build in the labels.", "version", "goversion")
 )
@@ -80,7 +108,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{requestsDesc, errorsDesc, bytesDesc, durationDesc, inFlightDesc, connectionsDesc, failedDesc,
-		exportsDesc, attachedDesc, keysDesc, usedDesc, lockedDesc, limitDesc, poolFreeDesc, poolSizeDesc, rootLockedDesc, warningsDesc, buildDesc} {
+		sharesDesc, depthDesc, pointsDesc, exportsDesc, attachedDesc, keysDesc, usedDesc, lockedDesc, limitDesc, poolFreeDesc, poolSizeDesc, rootLockedDesc, refusedDesc, unauditedDesc, warningsDesc, buildDesc} {
 		to <- desc
 	}
 }
@@ -88,13 +116,40 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	d := c.daemon
-	exports := d.exports.all()
+	exports := slices.DeleteFunc(d.exports.all(), func(e *exported) bool { return c.project != "" && e.of.Project != c.project })
 	for _, e := range exports {
 		collectExport(to, e)
 	}
 	gauge(to, exportsDesc, float64(len(exports)))
-	gauge(to, attachedDesc, float64(len(d.attachments())))
+	attached := d.attachedIn(c.project)
+	gauge(to, attachedDesc, float64(len(attached)))
+	for _, a := range attached {
+		gauge(to, sharesDesc, float64(len(d.volumes.SharesOf(a))), a.Project, a.Name)
+		gauge(to, depthDesc, float64(a.Depth()), a.Project, a.Name)
+	}
+	c.collectPoints(to)
+	if c.project == "" {
+		c.collectWhole(to)
+	}
+}
+
+func (c collector) collectPoints(to chan<- prometheus.Metric) {
+	if !c.daemon.isOpen.Load() {
+		return
+	}
+	for _, kind := range volume.PointKinds {
+		if n, err := c.daemon.volumes.CountPoints(c.daemon.life, kind, c.project); err == nil {
+			gauge(to, pointsDesc, float64(n), kind)
+		}
+	}
+}
+
+// collectWhole tells what is no project's.
+func (c collector) collectWhole(to chan<- prometheus.Metric) {
+	d := c.daemon
 	gauge(to, rootLockedDesc, boolean(d.since() != nil))
+	to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(d.refusedUnwraps.Load()))
+	to <- prometheus.MustNewConstMetric(unauditedDesc, prometheus.CounterValue, float64(d.auditFailures.Load()))
 	gauge(to, warningsDesc, float64(len(d.allWarnings())))
 	gauge(to, buildDesc, 1, d.o.Version, runtime.Version())
 	collectKeys(to)

@@ -35,6 +35,9 @@ func TestMetricsCountRequests(t *testing.T) {
 	if _, err := nc.WriteAt(make([]byte, 512), 1<<20); err == nil {
 		t.Fatal("a write past the end was taken")
 	}
+	if _, err := client(o).SnapshotCreate(t.Context(), control.SnapshotCreate{Name: "before", Disk: "vault"}); err != nil {
+		t.Fatal(err)
+	}
 	f, text := scrapeIdle(t, socket)
 	writes := []string{"command=write", "disk=vault", "project=default"}
 	for name, want := range map[string]float64{"requests_total": 6, "request_errors_total": 1, "request_bytes_total": 5000} {
@@ -49,7 +52,7 @@ func TestMetricsCountRequests(t *testing.T) {
 	if f.find("nbdcrypt_nbd_request_duration_seconds", "command=read", "disk=vault", "project=default") != nil {
 		t.Error("a command that nobody sent has a histogram")
 	}
-	for name, want := range map[string]float64{"nbd_connections": 1, "nbd_requests_in_flight": 0, "disk_sync_failed": 0} {
+	for name, want := range map[string]float64{"nbd_connections": 1, "nbd_requests_in_flight": 0, "disk_sync_failed": 0, "disk_attachments": 1, "disk_layers": 2} {
 		if got := f.value(t, "nbdcrypt_"+name, writes[1:]...); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
@@ -57,6 +60,11 @@ func TestMetricsCountRequests(t *testing.T) {
 	for name, want := range map[string]float64{"nbd_exports": 1, "disks_attached": 1, "root_key_locked": 0} {
 		if got := f.value(t, "nbdcrypt_"+name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	for kind, want := range map[string]float64{"snapshot": 1, "image": 0, "backup": 0} {
+		if got := f.value(t, "nbdcrypt_points", "kind="+kind); got != want {
+			t.Errorf("%v points are %ss, want %v", got, kind, want)
 		}
 	}
 	if f.value(t, "nbdcrypt_keys_in_memory", "kind=dek") < 1 || f.value(t, "nbdcrypt_key_memory_used_bytes") < 512 {

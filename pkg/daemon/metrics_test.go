@@ -156,7 +156,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func TestMetricsRights(t *testing.T) {
 	d := start(t)
 	role := access.Holding{UID: 4321, User: "prometheus", Project: access.DefaultProject, Role: access.Auditor}
-	if err := d.access.Grant(t.Context(), newRequest(), role); err != nil {
+	if _, err := d.access.Grant(t.Context(), newRequest(), d.self, role); err != nil {
 		t.Fatal(err)
 	}
 	for uid, want := range map[uint32]int{0: http.StatusOK, 4321: http.StatusOK, 65534: http.StatusForbidden} {
@@ -202,9 +202,9 @@ func TestMetricsOfAThousandExports(t *testing.T) {
 	}
 	device := d.attachments()[0].Device
 	for i := range 999 {
-		a := &volume.Attachment{Name: fmt.Sprintf("disk%03d", i), Project: access.DefaultProject, Device: device}
+		a := &volume.Attachment{Name: fmt.Sprintf("disk%03d", i), Project: access.DefaultProject, Stack: &volume.Stack{Device: device}}
 		a.Disk[0], a.Disk[1] = byte(i), byte(i>>8)
-		d.exports.add(a, 0, nil, nil)
+		d.exports.add(a, opening{})
 	}
 	began := time.Now()
 	_, body := d.call(t, control.RouteMetrics, nbd.Peer{}, "")

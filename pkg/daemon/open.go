@@ -29,7 +29,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.protect(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{d.lockDirs, d.openRoot, d.openAttests} {
+	for _, step := range []func(context.Context) error{d.lockDirs, d.openHook, d.openRoot, d.openAttests} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -52,6 +52,9 @@ func (d *Daemon) openRest(ctx context.Context) error {
 	}
 	d.isOpen.Store(true)
 	d.recordKept(ctx)
+	d.tellFinished()
+	d.goOn()
+	d.lookAtDue(ctx)
 	return nil
 }
 
@@ -79,20 +82,27 @@ func (d *Daemon) openRoot(context.Context) (err error) {
 	if d.root, err = keystore.OpenRoot(d.o.RootKey, d.o.State); err != nil {
 		return err
 	}
-	if d.root.Made {
+	switch holder := d.root.Holder(); {
+	case d.root.Made && holder != "":
+		d.warn("the store is held by the key " + holder + ": without that token nothing here can ever be opened, and no slot can take its place; " +
+			"back the token up now, as its vendor says")
+	case d.root.Made:
 		d.warn("a root key was made in " + d.o.RootKey + ": without it nothing here can ever be opened; copy it to a safe place now")
 	}
-	if d.root.Locked() {
-		return d.explainLocked()
-	}
-	return nil
+	return d.explainSlots()
 }
 
-// explainLocked warns where the root key file is there and opens nothing: one that is away may be meant to be.
-func (d *Daemon) explainLocked() error {
+// explainSlots warns of slots that should have opened the root key by themselves. A root key file that is away may be meant to be.
+func (d *Daemon) explainSlots() error {
+	for _, failed := range d.root.Failed {
+		d.warn(failed)
+	}
+	if d.root.Holder() != "" {
+		return nil // its only slot was tried, and a token that hangs need not be waited for twice
+	}
 	slots, err := d.root.Slots()
 	for _, s := range slots {
-		if s.ID == keystore.KeyFileSlot && !s.Created.IsZero() {
+		if s.ID == keystore.KeyFileSlot && !s.Present && !s.Created.IsZero() {
 			d.warn("the slot key-file could not be used at the start: " + s.Detail + "; put the root key file back from its backup")
 		}
 	}
@@ -101,10 +111,11 @@ func (d *Daemon) explainLocked() error {
 
 // openCatalog opens the log and the catalog and holds each against the other.
 func (d *Daemon) openCatalog(ctx context.Context) (err error) {
-	d.log, err = audit.Open(ctx, audit.Config{Path: filepath.Join(d.o.State, keystore.AuditFile), Store: d.root.Store,
-		Clock: clock.System{}, Create: d.root.First})
-	if err != nil {
-		return err
+	replaced := ""
+	if err := d.openLog(ctx, d.root.First); err != nil {
+		if replaced, err = d.replaceLog(ctx, err); err != nil {
+			return err
+		}
 	}
 	d.raw, err = catalog.Open(filepath.Join(d.o.State, keystore.CatalogDir), catalog.Options{
 		MinRevision: d.log.Revision(), Create: d.root.First, Check: keystore.CheckSealed(d.root), Log: d.o.Log})
@@ -115,27 +126,36 @@ func (d *Daemon) openCatalog(ctx context.Context) (err error) {
 		return err
 	}
 	sealed := keystore.Seal(d.raw, d.root)
-	if err := d.log.CheckHead(ctx, sealed); err != nil {
-		return err
+	if replaced == "" {
+		if err := d.log.CheckHead(ctx, sealed); err != nil {
+			if replaced, err = d.replaceLog(ctx, err); err != nil {
+				return err
+			}
+		}
 	}
 	revision, err := d.raw.Revision(ctx)
 	if err != nil {
 		return err
 	}
+	if replaced != "" {
+		if err := d.recordReplaced(ctx, replaced, revision); err != nil {
+			return err
+		}
+	}
 	if _, err := d.log.Unrecorded(ctx, revision); err != nil {
 		return err
 	}
 	d.catalog = audit.Witness(sealed, d.log)
-	return nil
+	return d.log.KeepHead(ctx, newRequest(), d.catalog, replaced != "")
 }
 
 // openStores opens what stands on the catalog.
 func (d *Daemon) openStores(ctx context.Context) (err error) {
-	if d.clock, err = clock.NewGuard(ctx, d.catalog, clock.System{}); err != nil {
+	if d.clock, err = clock.NewGuard(ctx, d.catalog, d.o.Clock); err != nil {
 		return err
 	}
 	d.access = access.New(d.catalog, d.self)
-	d.keys, err = keystore.Open(ctx, keystore.Config{Catalog: d.catalog, Root: d.root, Region: d.o.Region, Clock: d.clock,
+	d.keys, err = keystore.Open(ctx, keystore.Config{Catalog: d.catalog, Root: d.root, Region: d.o.Region, Clock: clock.Func(d.clock.Latest),
 		Administrators: d.administrators})
 	if err != nil {
 		return err
@@ -148,8 +168,22 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("daemon: %w", err)
 	}
 	d.volumes, err = volume.Open(ctx, volume.Config{Catalog: d.catalog, Keys: d.keys, Pool: d.pool, Clock: d.clock,
-		Log: d.o.Log, Host: host, Instance: uuid.NewString()})
+		Log: d.o.Log, Host: host, Instance: uuid.NewString(), Backups: d.o.Backups, Failed: d.syncFailed,
+		Journal: filepath.Join(d.o.Run, journalDir, d.root.Store.String()), Unguarded: d.unguarded})
 	return err
+}
+
+// journalDir is where journals lie in the run directory: of each store in a directory of its own, since another store may have been served there.
+const journalDir = "journal"
+
+// unguarded says that a killed daemon may cost answered writes.
+func (d *Daemon) unguarded(why error) {
+	d.warn(fmt.Sprintf("writes that are not flushed are not kept in a journal, and may be lost where the daemon is killed: %v", why))
+}
+
+// syncFailed records what the catalog has just kept, so that a crash after it does not look like a verb that was cut off.
+func (d *Daemon) syncFailed(a *volume.Attachment, cause error) {
+	d.recordOwn("disk.failed", a.Project, a.Disk.String(), refusal.New(refusal.Failed, "", "a sync failed: %w", cause))
 }
 
 // administrators names who can grant, for refusals; one that can't be looked up is left out.
@@ -163,20 +197,41 @@ func (d *Daemon) administrators(project string) []string {
 
 // greet does what every start does once all is open: it records itself, and says what a person should know.
 func (d *Daemon) greet(ctx context.Context) error {
-	if behind, yes := d.clock.Behind(); yes {
-		d.warn(fmt.Sprintf("the clock is %v behind a time that was seen before; set it right", behind))
+	for _, warning := range d.clockWarnings() {
+		d.o.Log.Warn(warning)
 	}
 	if _, err := d.clock.Keep(ctx, newRequest()); err != nil {
 		return err
 	}
-	left, err := d.volumes.LeftAttached(ctx)
+	lossy, recovered, err := d.volumes.LeftAttached(ctx)
 	if err != nil {
 		return err
 	}
-	if len(left) > 0 {
-		d.warn("the daemon before this one ended without detaching " + strings.Join(left, ", ") +
-			": they are detached now, and what was not flushed may be lost; attach them again to use them")
+	for _, left := range []struct {
+		names []string
+		what  string
+	}{{lossy, "what was not flushed may be lost"}, {recovered, "nothing that was answered is lost"}} {
+		if len(left.names) > 0 {
+			d.warn("the daemon before this one ended without detaching " + strings.Join(left.names, ", ") +
+				": they are detached now, and " + left.what + "; attach them again to use them")
+		}
 	}
+	d.warnUnreadable()
 	_, err = d.log.Append(ctx, d.ownRecord("daemon.start"))
 	return err
+}
+
+// fewWarnings are told one by one; where more is damaged a person has to run `check` anyhow.
+const fewWarnings = 20
+
+// warnUnreadable tells which records this start met and could not read. It goes on without them: what depends on one is refused.
+func (d *Daemon) warnUnreadable() {
+	list := append(d.keys.Unreadable(), d.volumes.Unreadable()...)
+	for i, err := range list {
+		if i == fewWarnings {
+			d.warn(fmt.Sprintf("%d more records can't be read; `nbdcrypt check` lists them", len(list)-i))
+			return
+		}
+		d.warn(err.Error() + "; what depends on it is refused, and `nbdcrypt check` tells what still opens")
+	}
 }

@@ -16,6 +16,7 @@ func (d *Daemon) protect() error {
 	if err := shield.Raise(); err != nil {
 		return err
 	}
+	d.flusher = becomeFlusher() == nil
 	if err := useKeyMemory(d.o.KeyMemory); err != nil {
 		return err
 	}

@@ -15,18 +15,23 @@ import (
 
 // rootUnlock opens the root key without a person.
 func (d *Daemon) rootUnlock(c *call) (any, error) {
-	return d.unlock(c, func(context.Context) (string, error) { return keystore.KeyFileSlot, d.root.UnlockFile() })
+	return d.unlock(c, d.root.UnlockAutomatic)
 }
 
-// rootPassphrase opens it by a passphrase, which is not even asked for where it is open.
+// rootPassphrase opens it by a passphrase.
 func (d *Daemon) rootPassphrase(c *call) (any, error) {
+	return d.unlockGiven(c, d.root.UnlockPassphrase)
+}
+
+// unlockGiven opens it by what a person gives, which is not even asked for where it is open.
+func (d *Daemon) unlockGiven(c *call, by func(context.Context, *secret.Key) (keystore.SlotInfo, error)) (any, error) {
 	if d.isOpen.Load() && !d.root.Locked() {
 		return d.rootState(false, ""), nil
 	}
 	var state any
-	err := d.withPassphrase(c, "unlocking the root key", func(ctx context.Context, passphrase *secret.Key) (err error) {
+	err := d.withPassphrase(c, "unlocking the root key", func(ctx context.Context, given *secret.Key) (err error) {
 		state, err = d.unlock(c, func(context.Context) (string, error) {
-			slot, err := d.root.UnlockPassphrase(ctx, passphrase)
+			slot, err := by(ctx, given)
 			return slot.ID, err
 		})
 		return err
@@ -51,6 +56,7 @@ func (d *Daemon) unlock(c *call, by func(context.Context) (slot string, err erro
 	d.setLocked(time.Time{})
 	d.tellManager()
 	d.o.Log.Info("the root key is unlocked", "slot", slot, "by", c.caller.User)
+	d.keysBack()
 	return d.rootState(true, slot), nil
 }
 
@@ -157,8 +163,8 @@ func (d *Daemon) slotList(*call) (any, error) {
 }
 
 func (d *Daemon) slotAdd(c *call) (any, error) {
-	if d.root.Locked() {
-		return nil, refusal.New(refusal.Locked, "run `nbdcrypt root unlock`, then add the slot", "a slot can't be added: the root key is locked")
+	if err := d.needOpenFor("a slot can't be added"); err != nil {
+		return nil, err
 	}
 	var slot keystore.SlotInfo
 	err := d.withPassphrase(c, "adding a slot", func(ctx context.Context, passphrase *secret.Key) (err error) {
@@ -169,8 +175,8 @@ func (d *Daemon) slotAdd(c *call) (any, error) {
 }
 
 func (d *Daemon) slotRemove(c *call) (any, error) {
-	if d.root.Locked() {
-		return nil, refusal.New(refusal.Locked, "run `nbdcrypt root unlock`, then remove the slot", "a slot can't be removed: the root key is locked")
+	if err := d.needOpenFor("a slot can't be removed"); err != nil {
+		return nil, err
 	}
 	slot, err := d.slot(c.http.PathValue("slot"))
 	if err != nil {
@@ -179,22 +185,36 @@ func (d *Daemon) slotRemove(c *call) (any, error) {
 	if slot.Kind == keystore.KeyFileSlot {
 		slot.Detail = d.o.RootKey // also where the file is damaged, which the detail says then
 	}
-	if !c.yes() {
-		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "%s", lastWords(slot))
-	}
 	ctx, cancel := d.untilStop(c.ctx)
 	defer cancel()
+	if !c.yes() {
+		words, err := d.lastWords(ctx, slot)
+		if err != nil {
+			return nil, err
+		}
+		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "%s", words)
+	}
 	return slotView(slot), d.root.RemoveSlot(ctx, slot.ID)
 }
 
 // lastWords says what removing a slot does, and what it does not.
-func lastWords(slot keystore.SlotInfo) string {
-	if slot.Kind == keystore.KeyFileSlot {
-		return fmt.Sprintf("the root key file %s will be wiped and removed, so that the daemon starts locked; every copy of the file still opens "+
-			"this store, and older copies of the state directory too", slot.Detail)
+func (d *Daemon) lastWords(ctx context.Context, slot keystore.SlotInfo) (string, error) {
+	start := ""
+	if slot.Automatic && slot.Present {
+		other, err := d.root.OtherAutomatic(ctx, slot.ID)
+		if err != nil {
+			return "", err
+		}
+		if !other {
+			start = "it is the last one that opens the root key without anybody, so that the daemon starts locked from then on; "
+		}
 	}
-	return fmt.Sprintf("slot %s (%s) will not open the root key any more; in an older copy of the state directory it still does, and the root key "+
-		"that it opens there is the one in use", slot.Name, slot.ID)
+	if slot.Kind == keystore.KeyFileSlot {
+		return fmt.Sprintf("the root key file %s will be wiped and removed; %severy copy of the file still opens "+
+			"this store, and older copies of the state directory too", slot.Detail, start), nil
+	}
+	return fmt.Sprintf("slot %s (%s) will not open the root key any more; %sin an older copy of the state directory it still does, and the root key "+
+		"that it opens there is the one in use", slot.Name, slot.ID, start), nil
 }
 
 // slot finds a slot by its id or its name.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"nbdcrypt/pkg/access"
@@ -12,8 +13,8 @@ import (
 	"nbdcrypt/pkg/shield"
 )
 
-// status tells how the daemon is. Everybody may ask, but which disks there are is for those who may list them: the keys
-// in memory and the warnings name disks of every project.
+// status tells how the daemon is. Everybody may ask, but how many disks there are is for those who may list them. The keys in memory and
+// the warnings name disks of every project, so that they are for who sees all of it.
 func (d *Daemon) status(c *call) (any, error) {
 	memory, keys := secret.Snapshot()
 	shielded, err := shield.Look()
@@ -30,29 +31,40 @@ func (d *Daemon) status(c *call) (any, error) {
 			return nil, err
 		}
 	}
-	err = d.rights().Check(c.ctx, c.caller, access.DiskList, c.project)
-	if err == nil {
-		s.Warnings = append(s.Warnings, d.lastKey()...)
+	all := d.rights().Check(c.ctx, c.caller, access.StoreShow, c.project)
+	if all != nil {
+		s.Warnings = []string{}
 	}
 	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
-		if err != nil {
-			return nil, err
+		if all != nil {
+			return nil, all
 		}
 		s.Keys = heldKeys(keys)
-	}
-	if err != nil {
-		s.Warnings = []string{}
 	}
 	return s, nil
 }
 
-// countDisks fills in what is known once the catalog is open.
+// countDisks fills in what is known once the catalog is open: of all projects, or of the one that the call is about.
 func (d *Daemon) countDisks(c *call, s *control.Status) (err error) {
-	if s.Disks, err = d.volumes.Count(c.ctx); err != nil {
+	space, err := d.pool.Space()
+	if err != nil {
 		return err
 	}
-	space, err := d.pool.Space()
-	s.Attached, s.PoolFree = len(d.attachments()), space.Free
+	s.PoolFree = space.Free
+	all, err := d.seesAll(c)
+	if err != nil {
+		return err
+	}
+	if all {
+		s.Attached = len(d.attachments())
+		s.Disks, err = d.volumes.Count(c.ctx)
+		return err
+	}
+	if d.access.Check(c.ctx, c.caller, access.DiskList, c.project) != nil {
+		return nil
+	}
+	s.Attached = len(d.attachedIn(c.project))
+	s.Disks, err = d.volumes.CountIn(c.ctx, c.project)
 	return err
 }
 
@@ -79,10 +91,15 @@ func (d *Daemon) lastKey() []string {
 	return []string{"do not stop the daemon: " + refused.Message + "; " + refused.Hint}
 }
 
+// allWarnings are those that stay, then those of now.
 func (d *Daemon) allWarnings() []string {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return append([]string{}, d.warnings...)
+	list := slices.Concat([]string{}, d.warnings, d.failing)
+	d.mu.Unlock()
+	if d.isOpen.Load() {
+		list = slices.Concat(list, d.clockWarnings(), d.poolWarnings(), d.chores.warnings())
+	}
+	return append(list, d.lastKey()...)
 }
 
 // heldKeys names the keys that are in memory now: what key memory holds, not what it should hold.
