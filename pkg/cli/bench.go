@@ -14,7 +14,7 @@ import (
 
 func (a *app) bench() *cobra.Command {
 	return group("bench", "Measure what this machine can do", "Measure, without the daemon that runs here, how fast things are on this machine.",
-		"  nbdcrypt bench cipher\n  nbdcrypt bench io", a.benchCipher(), a.benchIO(), a.benchScale())
+		"  nbdcrypt bench cipher\n  nbdcrypt bench io", a.benchCipher(), a.benchIO(), a.benchLayers(), a.benchScale())
 }
 
 func (a *app) benchCipher() *cobra.Command {

@@ -120,6 +120,8 @@ func TestBenchScaleTable(t *testing.T) {
 		Sync:       iobench.Delay{Median: 0.0004, Min: 0.0003, Max: 0.006, Met: true},
 		Attach:     iobench.Delay{Median: 0.003, Min: 0.001, Max: 0.023, Limit: 0.0054, Met: true},
 		Detach:     iobench.Delay{Median: 0.006, Min: 0.001, Max: 0.023, Limit: 0.0054},
+		Stored: iobench.Stored{Disks: 100_000, Keys: 10_000, Projects: 100, Start: iobench.Delay{Median: 0.9, Min: 0.8, Max: 1.2, Limit: 1, Met: true},
+			ListJSON: iobench.Delay{Median: 1.5, Min: 1.2, Max: 2.1, Limit: 1}},
 	})
 	want := `AMD EPYC, 1 processor, 24 GiB, Linux 6.18
 nbdcrypt v1, encrypted disks of 1 GiB on ext4 at /tmp
@@ -134,6 +136,18 @@ TIME OF    MEDIAN   LEAST    GREATEST  LIMIT    WITHIN
 two syncs  0.40 ms  0.30 ms  6.00 ms   -        -
 attach     3.00 ms  1.00 ms  23.00 ms  5.40 ms  yes
 detach     6.00 ms  1.00 ms  23.00 ms  5.40 ms  no
+
+with 100000 disks and 10000 keys in 100 projects in the catalog
+
+TIME OF                     MEDIAN      LEAST       GREATEST    LIMIT       WITHIN
+start                       900.00 ms   800.00 ms   1200.00 ms  1000.00 ms  yes
+start after a kill          0.00 ms     0.00 ms     0.00 ms     -           -
+disk list                   0.00 ms     0.00 ms     0.00 ms     -           -
+disk list --json            1500.00 ms  1200.00 ms  2100.00 ms  1000.00 ms  no
+key uses, nearly all disks  0.00 ms     0.00 ms     0.00 ms     -           -
+key uses, ten disks         0.00 ms     0.00 ms     0.00 ms     -           -
+two syncs                   0.00 ms     0.00 ms     0.00 ms     -           -
+attach                      0.00 ms     0.00 ms     0.00 ms     -           -
 `
 	if out.String() != want {
 		t.Errorf("%s\nwant\n%s", &out, want)
@@ -142,10 +156,12 @@ detach     6.00 ms  1.00 ms  23.00 ms  5.40 ms  no
 
 func TestBenchScaleMistakes(t *testing.T) {
 	for line, want := range map[string]string{
-		"--disks 0":       "--disks 0 --connections 500: it takes one of each at least",
-		"--connections 0": "--disks 1000 --connections 0: it takes one of each at least",
-		"--size 1":        "not a multiple",
-		"x":               `"x" is one argument too many`,
+		"--disks 0":        "--disks 0 --connections 500 --stored-disks 100000 --stored-keys 10000: it takes one of each at least",
+		"--connections 0":  "--disks 1000 --connections 0 --stored",
+		"--stored-disks 0": "--stored-disks 0 --stored-keys 10000: it takes one of each at least",
+		"--stored-keys 0":  "--stored-disks 100000 --stored-keys 0: it takes one of each at least",
+		"--size 1":         "not a multiple",
+		"x":                `"x" is one argument too many`,
 	} {
 		if got := try(t, "/r", "", append([]string{"bench", "scale"}, strings.Fields(line)...)...); got.code != 2 || got.out != "" || !strings.Contains(got.err, want) {
 			t.Errorf("%s: %+v", line, got)

@@ -18,7 +18,9 @@ func (a *app) benchScale() *cobra.Command {
 		Use: "scale", Short: "Measure what many disks and connections take",
 		Long: `Start a daemon of its own with many encrypted disks, attach them all, open many connections, and print what each idle one takes of the
 daemon's memory; then how long it takes to attach one more disk and to detach it again, beside two syncs of the same file system
-in the same moments. Everything lies in a directory that is removed at the end, after an interrupt too.
+in the same moments. Then another daemon with a full catalog: very many disks, as records alone, all of one project and but for ten under one key,
+and keys in projects of 100. It is timed how long it takes to start, after a stop and after a kill, and commands from start to end. Everything lies in a
+directory that is removed at the end, after an interrupt too.
 
 Who is not root may open 512 connections at a time, and everybody together 1024.`,
 		Example: "  nbdcrypt bench scale\n  nbdcrypt bench scale --disks 100 --connections 100 --json",
@@ -28,8 +30,9 @@ Who is not root may open 512 connections at a time, and everybody together 1024.
 			if options.Size, err = parseSize(cmd, size, 4096); err != nil {
 				return err
 			}
-			if options.Disks < 1 || options.Connections < 1 {
-				return usage(cmd, "--disks %d --connections %d: it takes one of each at least", options.Disks, options.Connections)
+			if options.Disks < 1 || options.Connections < 1 || options.StoredDisks < 1 || options.StoredKeys < 1 {
+				return usage(cmd, "--disks %d --connections %d --stored-disks %d --stored-keys %d: it takes one of each at least",
+					options.Disks, options.Connections, options.StoredDisks, options.StoredKeys)
 			}
 			report, err := a.measuredScale(cmd, options)
 			if err != nil {
@@ -41,9 +44,11 @@ Who is not root may open 512 connections at a time, and everybody together 1024.
 	flags := cmd.Flags()
 	flags.IntVar(&options.Disks, "disks", 1000, "how many disks are attached")
 	flags.IntVar(&options.Connections, "connections", a.manyConnections(), "how many connections there are")
+	flags.IntVar(&options.StoredDisks, "stored-disks", 100_000, "how many disks are in the full catalog")
+	flags.IntVar(&options.StoredKeys, "stored-keys", 10_000, "how many keys are in it")
 	flags.StringVar(&options.Dir, "dir", "", "a directory on the file system to measure (default a temporary one that is not memory)")
 	flags.StringVar(&size, "size", "1G", "how large each disk is; it takes no space")
-	for _, name := range []string{"disks", "connections", "size"} {
+	for _, name := range []string{"disks", "connections", "stored-disks", "stored-keys", "size"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions) // the flags exist: it can't fail
 	}
 	_ = cmd.MarkFlagDirname("dir")
@@ -62,6 +67,7 @@ func (a *app) measuredScale(cmd *cobra.Command, options iobench.ScaleOptions) (i
 	m := a.meter(cmd)
 	defer m.start()()
 	m.news(control.Job{Verb: "bench", Resource: "scale"})
+	options.Fill = a.hooks.Fill
 	options.Progress = func(done, total int) {
 		m.news(control.Job{Verb: "bench", Resource: "scale", Done: int64(done), Total: int64(total), Unit: "steps"})
 	}
@@ -82,12 +88,23 @@ func printBenchScale(w io.Writer, r iobench.ScaleReport) {
 		}
 	})
 	fmt.Fprintf(w, "\nwith %s attached\n\n", count(r.Attachment.Number, "disk", "disks"))
+	printDelays(w, []delay{{"two syncs", r.Sync}, {"attach", r.Attach}, {"detach", r.Detach}})
+	s := r.Stored
+	fmt.Fprintf(w, "\nwith %s and %s in %s in the catalog\n\n", count(s.Disks, "disk", "disks"), count(s.Keys, "key", "keys"), count(s.Projects, "project", "projects"))
+	printDelays(w, []delay{{"start", s.Start}, {"start after a kill", s.Restart}, {"disk list", s.List}, {"disk list --json", s.ListJSON},
+		{"key uses, nearly all disks", s.UsesMany}, {"key uses, ten disks", s.UsesFew}, {"two syncs", s.Sync}, {"attach", s.Attach}})
+}
+
+// delay is a row: what took so long.
+type delay struct {
+	what string
+	of   iobench.Delay
+}
+
+func printDelays(w io.Writer, rows []delay) {
 	table(w, func(t io.Writer) {
 		fmt.Fprintln(t, "TIME OF\tMEDIAN\tLEAST\tGREATEST\tLIMIT\tWITHIN")
-		for _, row := range []struct {
-			what string
-			of   iobench.Delay
-		}{{"two syncs", r.Sync}, {"attach", r.Attach}, {"detach", r.Detach}} {
+		for _, row := range rows {
 			limit, within := "-", "-"
 			if row.of.Limit > 0 {
 				limit, within = milliseconds(row.of.Limit), yesNo(row.of.Met)

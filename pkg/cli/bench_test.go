@@ -60,7 +60,7 @@ func TestBenchMistakes(t *testing.T) {
 		{"bench cipher --impl sse", fmt.Sprintf("--impl %q is none that this processor and build can run: %s\n", "sse", known)},
 		{"bench cipher --rounds 0", "--rounds 0: it takes one at least\n"},
 		{"bench cipher aesni", `"aesni" is one argument too many`},
-		{"bench", "bench needs one of: cipher, io, scale\n"},
+		{"bench", "bench needs one of: cipher, io, layers, scale\n"},
 	} {
 		if got := try(t, "/r", "", strings.Fields(c.line)...); got.code != 2 || got.out != "" || !strings.Contains(got.err, c.want) {
 			t.Errorf("%s: %+v", c.line, got)

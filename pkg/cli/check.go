@@ -17,8 +17,9 @@ const severityDamage = "damage"
 func (a *app) check() *cobra.Command {
 	return &cobra.Command{
 		Use: "check [DISK]", Short: "Look for damage, in one disk or in everything",
-		Long: `Read the key store and the maps of layers, and try which keys and disks still open. Each finding says what and where it is
-and what to do next. Nothing is changed. Exit code 8 means that something is damaged.`,
+		Long: `Read the key store and the maps of layers, hold layers against what stands on them, and try which keys, disks, snapshots and images still
+open. Of backups it looks for the file and the key; backup verify reads them. Each finding says what and where it is and what to do
+next. Nothing is changed. Exit code 8 means that something is damaged.`,
 		Example:           "  nbdcrypt check\n  nbdcrypt check db1 --json",
 		Args:              wants("[DISK]"),
 		ValidArgsFunction: a.completeDisk,
@@ -43,8 +44,12 @@ func printReport(w io.Writer, r control.CheckReport) {
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "%s: %s: %s\n  where: %s\n  next:  %s\n", f.Severity, f.What, f.Problem, f.Where, f.Next)
 	}
-	fmt.Fprintf(w, "checked %s, %s, %s: %s\n", count(r.Disks, "disk", "disks"), count(r.Keys, "key", "keys"),
-		count(int(r.Blocks), "block", "blocks"), map[bool]string{true: "nothing is wrong", false: count(len(r.Findings), "finding", "findings")}[len(r.Findings) == 0])
+	points := ""
+	if r.Points > 0 {
+		points = fmt.Sprintf("%s, of which %d open, ", count(r.Points, "snapshot, image or backup", "snapshots, images and backups"), r.PointsOpen)
+	}
+	fmt.Fprintf(w, "checked %s, of which %d open, %s%s, of which %d open, %s: %s\n", count(r.Disks, "disk", "disks"), r.DisksOpen, points,
+		count(r.Keys, "key", "keys"), r.KeysOpen, count(int(r.Blocks), "block", "blocks"), map[bool]string{true: "nothing is wrong", false: count(len(r.Findings), "finding", "findings")}[len(r.Findings) == 0])
 }
 
 func damage(r control.CheckReport) error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nbdcrypt/pkg/bench/iobench"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/shield"
@@ -26,6 +27,8 @@ type Hooks struct {
 	Serve func(ctx context.Context, options ServeOptions, stdout, stderr io.Writer) error
 	// Demo tells and checks the main job in a temporary directory.
 	Demo func(ctx context.Context, stdout, stderr io.Writer) error
+	// Fill puts many disks and keys into a state directory, for bench scale.
+	Fill func(ctx context.Context, what iobench.Fill) error
 	// Env is where defaults come from.
 	Env Env
 }
@@ -37,6 +40,10 @@ type app struct {
 	// typed reads a line from the terminal that does not show; hide keeps the process from being looked into before.
 	typed   func(ctx context.Context, in io.Reader) ([]byte, error)
 	hide    func() error
+	machine machine
+	// args are this command line; program is what a keeper in the background is started from, this one where it is empty.
+	args    []string
+	program string
 	json    bool
 	project string
 	run     string
@@ -44,12 +51,13 @@ type app struct {
 
 // Main runs one command line (without the program's name) and returns the exit code.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, hooks Hooks) int {
-	a := &app{hooks: hooks, isTerminal: isTerminal, typed: typed, hide: shield.Harden}
+	a := &app{hooks: hooks, isTerminal: isTerminal, typed: typed, hide: shield.Harden, machine: theMachine(hooks.Env.UID)}
 	return a.main(ctx, args, stdin, stdout, stderr)
 }
 
 func (a *app) main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := a.root()
+	a.args = args
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

@@ -27,7 +27,7 @@ func (f *fake) checking(report control.CheckReport) control.Work {
 // env is an environment that leads to one run directory and nowhere else.
 func env(run string) Env {
 	return Env{UID: 1000, Getenv: func(name string) string {
-		return map[string]string{"NBDCRYPT_RUN": run, "HOME": "/home/u"}[name]
+		return map[string]string{"NBDCRYPT_RUN": run, "HOME": "/home/u", "NBDCRYPT_STATE": os.Getenv("STATE_FOR_TEST")}[name]
 	}}
 }
 
@@ -42,10 +42,13 @@ func try(t *testing.T, run, typed string, args ...string) answer {
 	t.Helper()
 	var out, errs bytes.Buffer
 	a := &app{hooks: Hooks{Env: env(run)}, isTerminal: func(stream any) bool { _, in := stream.(*strings.Reader); return in && typed != "" },
-		typed: typedLine, hide: func() error { return nil }}
+		typed: typedLine, hide: func() error { return nil }, machine: machine{uid: 1000, backend: noDevice, devices: func() []string { return nil }}}
 	code := a.main(context.Background(), args, strings.NewReader(typed), &out, &errs)
 	return answer{code, out.String(), errs.String()}
 }
+
+// noDevice is how a device is that nobody has connected.
+func noDevice(string) (string, bool, error) { return "", false, nil }
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
@@ -144,10 +147,22 @@ func TestEveryCallFails(t *testing.T) {
 func daemonCommands() []string {
 	return []string{
 		"status", "status --keys", "check", "check d", "grant create", "grant list", "grant revoke", "key create k", "key list",
-		"key show k", "key enable k", "key disable k", "disk create d --size 1M", "disk list", "disk show d", "disk extend d --size 1G",
-		"disk delete d", "disk delete d --yes", "disk escrow d", "disk escrow d --yes", "attach d", "detach d", "detach d --yes", "detach d --attest",
+		"key show k", "key enable k", "key disable k", "key disable k --dry-run", "key uses k", "key update k --alias l", "key schedule-deletion k --days 7",
+		"key schedule-deletion k --days 7 --dry-run", "key cancel-deletion k", "key delete k", "key delete k --dry-run", "clock show", "clock accept", "disk create d --size 1M", "disk list", "disk show d", "disk extend d --size 1G",
+		"key rotate k", "key rotation k --days 30", "key rewrap k", "key rewrap k --to l", "key import k --prepare testdata/none",
+		"key import k --token testdata/passphrase --material testdata/passphrase", "key delete-material k", "key delete-material k --yes",
+		"key delete-material k --dry-run", "disk rewrap d --key k",
+		"disk delete d", "disk delete d --yes", "disk escrow d", "disk escrow d --yes", "disk export d none --ciphertext", "attach d", "detach d", "detach d --yes", "detach d --attest",
+		"snapshot create d s", "snapshot list", "snapshot list --disk d", "snapshot show s", "snapshot rollback d s", "snapshot rollback d s --yes", "disk create e --from-snapshot s --full",
+		"image create i --from-disk d", "image create i --from-file testdata/passphrase", "image create i --from-file testdata/passphrase --format raw --key k", "image copy i j", "image copy i j --plain", "image list",
+		"image show i", "image delete i", "image delete i --yes",
+		"backup create d b", "backup create d b --full", "backup list", "backup list --disk d", "backup show b", "backup verify b", "backup export b none", "backup export b -", "backup delete b",
+		"backup delete b --yes", "backup prune d --keep 2", "backup prune d --keep 2 --yes", "backup key", "backup import ../../testdata/backup/v1/full.nbdbackup", "disk create e --from-backup b",
+		"project create p", "project list", "project show p", "project set p --encrypt-by-default on", "project delete p", "project delete p --yes",
+		"role grant u user", "role list", "role revoke u user", "key grant k u decrypt", "key grants k", "key revoke k g", "key retire k g",
 		"root unlock", "root unlock --passphrase-file testdata/passphrase", "root lock", "root slot list",
 		"root slot add passphrase --passphrase-file testdata/passphrase", "root slot remove s", "root slot remove s --yes",
+		"root slot add pkcs11 --token pkcs11:token=t;object=o?module-path=/m",
 	}
 }
 
@@ -163,6 +178,10 @@ func TestConfirmOnATerminal(t *testing.T) {
 		{"disk delete none", "y\n", refusal.NotFound, ""},
 		{"disk delete d", "y\n", refusal.OK, "can't be restored"},
 		{"disk delete d", "YES", refusal.OK, "can't be restored"},
+		{"snapshot rollback d s", "n\n", refusal.Confirm, "written since is lost"},
+		{"snapshot rollback d s", "y\n", refusal.OK, "written since is lost"},
+		{"backup delete b", "n\n", refusal.Confirm, "b will be deleted"},
+		{"backup prune d --keep 1", "y\n", refusal.OK, "these backups will be deleted"},
 		{"disk escrow d", "n\n", refusal.Confirm, "in clear"},
 		{"disk escrow d", "y\n", refusal.OK, "in clear"},
 		{"grant revoke", "n\n", refusal.Confirm, "could not be attached any more. Go on?"},
@@ -171,6 +190,9 @@ func TestConfirmOnATerminal(t *testing.T) {
 		f := serveFake(t)
 		try(t, f.run, "", "grant", "create")
 		try(t, f.run, "", "disk", "create", "d", "--size", "1M", "--encrypted")
+		try(t, f.run, "", "snapshot", "create", "d", "s")
+		try(t, f.run, "", "backup", "create", "d", "b")
+		try(t, f.run, "", "backup", "create", "d", "c")
 		f.asked = nil
 		got := try(t, f.run, c.typed, strings.Fields(c.line)...)
 		if got.code != int(c.code) || !strings.Contains(got.err, c.asks) {

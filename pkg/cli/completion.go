@@ -15,8 +15,8 @@ const completeWithin = time.Second
 func (a *app) completion() *cobra.Command {
 	return &cobra.Command{
 		Use: "completion SHELL", Short: "Print a script that teaches a shell to complete commands",
-		Long: `Print a completion script for bash, zsh, fish or powershell. Names of disks and keys are completed too, while the daemon
-runs.`,
+		Long: `Print a completion script for bash, zsh, fish or powershell. Names of disks, keys, projects and users are completed too, while the
+daemon runs.`,
 		Example: `  nbdcrypt completion bash > ~/.local/share/bash-completion/completions/nbdcrypt
   nbdcrypt completion zsh > ~/.zfunc/_nbdcrypt
   nbdcrypt completion fish > ~/.config/fish/completions/nbdcrypt.fish`,
@@ -45,6 +45,29 @@ func (a *app) completeDisk(cmd *cobra.Command, args []string, _ string) ([]strin
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return complete(a, cmd, (*control.Client).DiskList, func(d control.Disk) string { return d.Name + "\t" + humanSize(d.Size) + ", " + d.Status })
+}
+
+// completeDevice completes a device to connect.
+func (a *app) completeDevice(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	words := []string{auto + "\tthe first that is free"}
+	for _, device := range a.machine.devices() {
+		if _, connected, err := a.machine.backend(device); err == nil && !connected {
+			words = append(words, device)
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeAttachment completes the id of an attachment of the disk that is the first argument.
+func (a *app) completeAttachment(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	of := func(c *control.Client, ctx context.Context) ([]control.Attachment, error) {
+		d, err := c.DiskShow(ctx, args[0])
+		return d.Attachments, err
+	}
+	return complete(a, cmd, of, func(at control.Attachment) string { return at.ID + "\tby " + at.By + " since " + moment(at.Since) })
 }
 
 // completeKey completes the alias of a key, as the first argument or as a flag's value.

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 
 	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/token"
 )
 
 // Env is what the default paths depend on.
@@ -33,14 +34,22 @@ func rootKeyPlace() place {
 	return place{"--root-key", "NBDCRYPT_ROOT_KEY", "/etc/nbdcrypt/root.key", "XDG_CONFIG_HOME", ".config", "nbdcrypt/root.key"}
 }
 
+// absolute is the place that somebody named. A root key may be one on a token, which is no path.
+func (p place) absolute(named string) (string, error) {
+	if p == rootKeyPlace() && token.IsURI(named) {
+		return named, nil
+	}
+	return filepath.Abs(named)
+}
+
 // path finds a place. An empty variable counts as unset, and so does an XDG variable whose path is relative (XDG Base
 // Directory Specification, "All paths set in these environment variables must be absolute").
 func (e Env) path(p place, flag string) (string, error) {
 	if flag != "" {
-		return filepath.Abs(flag)
+		return p.absolute(flag)
 	}
 	if set := e.Getenv(p.variable); set != "" {
-		return filepath.Abs(set)
+		return p.absolute(set)
 	}
 	if e.UID == 0 {
 		return p.root, nil

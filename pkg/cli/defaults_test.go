@@ -39,6 +39,8 @@ func TestDefaultPaths(t *testing.T) {
 		{"relative", odd, 1000, statePlace(), "", "/home/u/.local/state/nbdcrypt"},
 		{"empty", odd, 1000, rootKeyPlace(), "", "/home/u/.config/nbdcrypt/root.key"},
 		{"relative", odd, 1000, runPlace(), "", ""},
+		{"on a token", own, 1000, rootKeyPlace(), "pkcs11:token=t;object=o?module-path=/m", "pkcs11:token=t;object=o?module-path=/m"},
+		{"no path", own, 1000, rootKeyPlace(), "/pkcs11:", "/pkcs11:"},
 		{"nothing", nil, 1000, statePlace(), "", ""},
 	} {
 		got, err := Env{UID: c.uid, Getenv: func(name string) string { return c.vars[name] }}.path(c.place, c.flag)
@@ -74,6 +76,17 @@ func TestServeOptions(t *testing.T) {
 	if got.State != here+"/st" || got.Run != here+"/ru" || got.Pool != here+"/po" || got.RootKey != here+"/k" || got.Region != "north" ||
 		len(got.Listen) != 2 || got.Listen[1] != "nbd+unix:///?socket=/a,b" || got.KeyMemory != "locked" {
 		t.Errorf("flags: %+v", got)
+	}
+	if got.Hook != "" || got.NotifyDays != 7 {
+		t.Errorf("without a hook: %+v", got)
+	}
+	if got := run("--hook", "/usr/local/bin/tell", "--notify-days", "30"); got.Hook != "/usr/local/bin/tell" || got.NotifyDays != 30 {
+		t.Errorf("with a hook: %+v", got)
+	}
+	for _, bad := range []string{"--hook=tell", "--hook=./tell", "--notify-days=0", "--notify-days=1097", "--notify-days=x"} {
+		if got := try(t, "/r", "", "serve", bad); got.code != 2 {
+			t.Errorf("%s: %+v", bad, got)
+		}
 	}
 	if got := run("--state", "st"); got.Pool != here+"/st/pool" {
 		t.Errorf("pool follows the state: %+v", got)

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -14,31 +13,36 @@ import (
 )
 
 func (a *app) detach() *cobra.Command {
-	var yes, attest bool
+	var how control.DetachHow
+	var force bool
 	cmd := &cobra.Command{
 		Use: "detach DISK", Short: "End what attach began: flush the disk and wipe its key",
 		Long: `Let requests in flight finish, flush the disk, disconnect its clients and wipe its key from memory. Where the disk's key is
 not usable, so that it could not be attached again, or where another host has it attached, this asks first, unless --yes is given.
 
+Of a shared disk this ends one attachment: your newest, or for root the newest of all, or the one that --attachment names (disk show
+prints them). Clients that are there because of it are disconnected. The key is wiped with the last.
+
+What attach has mounted is unmounted first, and its device written out and disconnected, which needs root. While anything else uses the
+device, this is refused, naming it. --force disconnects it all the same: what was not written to it yet is lost.
+
 After each detach of an encrypted disk the daemon searches its own memory for the key, and puts the result into the audit log. --attest
 waits for that and prints it; where anything of the key is found it exits 1 and says where.`,
-		Example:           "  nbdcrypt detach db1\n  nbdcrypt detach db1 --attest",
+		Example:           "  nbdcrypt detach db1\n  nbdcrypt detach db1 --attest\n  nbdcrypt detach quorum --attachment 7f1c2a9e-3b52-4d0e-9a44-2f5c1c6f0b11",
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			gone, err := confirmed(a, cmd, yes, func(ctx context.Context, c *control.Client, yes bool) (control.Detached, error) {
-				if attest {
-					return c.DetachAttested(ctx, args[0], yes)
-				}
-				return c.Detach(ctx, args[0], yes)
-			})
+			if cmd.Flags().Changed("attachment") && how.Attachment == "" {
+				return usage(cmd, "--attachment is empty")
+			}
+			gone, err := a.detachDisk(cmd, args[0], how, force)
 			if err != nil {
 				return err
 			}
 			a.warn(cmd, gone.Warnings)
 			err = a.result(cmd, gone, func(w io.Writer) {
 				printDetached(w, gone)
-				if attest {
+				if how.Attest && gone.Left == 0 {
 					printAttest(w, gone.Attest)
 				}
 			})
@@ -48,17 +52,26 @@ waits for that and prints it; where anything of the key is found it exits 1 and 
 			return traces(gone)
 		}),
 	}
-	yesFlag(cmd, &yes)
-	cmd.Flags().BoolVar(&attest, "attest", false, "wait until memory was searched for the key")
+	yesFlag(cmd, &how.Yes)
+	cmd.Flags().BoolVar(&how.Attest, "attest", false, "wait until memory was searched for the key")
+	cmd.Flags().BoolVar(&force, "force", false, "disconnect its device though it is in use; what is not written yet is lost")
+	cmd.Flags().StringVar(&how.Attachment, "attachment", "", "which attachment of a shared disk to end, by its id")
+	_ = cmd.RegisterFlagCompletionFunc("attachment", a.completeAttachment) // the flag exists: it can't fail
 	return cmd
 }
 
 func printDetached(w io.Writer, gone control.Detached) {
-	if gone.Clients == 0 {
-		fmt.Fprintf(w, "%s is detached\n", gone.Disk)
-		return
+	line := gone.Disk + " is detached"
+	if gone.Left > 0 {
+		line = fmt.Sprintf("attachment %s of %s has ended; %s left", gone.Attachment, gone.Disk, count(gone.Left, "is", "are"))
 	}
-	fmt.Fprintf(w, "%s is detached; %s disconnected\n", gone.Disk, count(gone.Clients, "client was", "clients were"))
+	if gone.Device != nil {
+		line += "; " + *gone.Device + " is disconnected"
+	}
+	if gone.Clients > 0 {
+		line += fmt.Sprintf("; %s disconnected", count(gone.Clients, "client was", "clients were"))
+	}
+	fmt.Fprintln(w, line)
 }
 
 func printAttest(w io.Writer, a *control.Attest) {

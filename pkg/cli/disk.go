@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,7 @@ func (a *app) disk() *cobra.Command {
 	return group("disk", "Virtual disks",
 		`A disk has exactly its size, and is encrypted or plain from its creation to its end. Names work wherever ids do.`,
 		"  nbdcrypt disk create db1 --size 10G --encrypted --key payroll\n  nbdcrypt disk list\n  nbdcrypt disk extend db1 --size 20G",
-		a.diskCreate(), a.diskList(), a.diskShow(), a.diskExtend(), a.diskDelete(), a.diskEscrow())
+		a.diskCreate(), a.diskList(), a.diskShow(), a.diskExtend(), a.diskRewrap(), a.diskRekey(), a.diskDelete(), a.diskEscrow(), a.diskExport())
 }
 
 func (a *app) diskList() *cobra.Command {
@@ -23,13 +24,21 @@ func (a *app) diskList() *cobra.Command {
 		Example: "  nbdcrypt disk list --json",
 		Args:    wants(),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			disks, err := talk(a, cmd, func(ctx context.Context, c *control.Client) ([]control.Disk, error) { return c.DiskList(ctx) })
+			if a.json {
+				return stream(a, cmd, func(ctx context.Context, c *control.Client, next func(json.RawMessage) error) error {
+					return control.EachDisk(ctx, c, next)
+				})
+			}
+			disks, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (rows []control.DiskLine, err error) {
+				err = control.EachDisk(ctx, c, func(d control.DiskLine) error { rows = append(rows, d); return nil })
+				return rows, err
+			})
 			if err != nil {
 				return err
 			}
 			return list(a, cmd, disks, "No disks: `nbdcrypt disk create NAME --size 10G --encrypted` makes one.",
-				"NAME SIZE KEY STATUS CREATED ID", func(d control.Disk) []string {
-					return []string{d.Name, humanSize(d.Size), keyOf(d), d.Status, moment(d.Created), d.ID}
+				"NAME SIZE KEY STATUS CREATED ID", func(d control.DiskLine) []string {
+					return []string{d.Name, humanSize(d.Size), keyOf(d.Encrypted, d.Key), d.Status, moment(d.Created), d.ID}
 				})
 		}),
 	}
@@ -43,7 +52,13 @@ func (a *app) diskShow() *cobra.Command {
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			return a.oneDisk(cmd, func(ctx context.Context, c *control.Client) (control.Disk, error) { return c.DiskShow(ctx, args[0]) })
+			return a.oneDisk(cmd, func(ctx context.Context, c *control.Client) (control.Disk, error) {
+				d, err := c.DiskShow(ctx, args[0])
+				if err == nil {
+					d.Warnings = append(d.Warnings, a.machine.lonely(d)...)
+				}
+				return d, err
+			})
 		}),
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -15,13 +16,19 @@ func printDisk(w io.Writer, d control.Disk) {
 		fmt.Fprintf(t, "project\t%s\n", d.Project)
 		fmt.Fprintf(t, "size\t%s\n", exactSize(d.Size))
 		fmt.Fprintf(t, "sector size\t%d\n", d.SectorSize)
-		fmt.Fprintf(t, "key\t%s\n", keyOf(d))
+		fmt.Fprintf(t, "key\t%s\n", keyOf(d.Encrypted, d.Key))
 		if d.HideHoles {
 			fmt.Fprintln(t, "holes\thidden from clients")
+		}
+		if d.Shared {
+			fmt.Fprintln(t, "shared\tcan be attached up to 16 times at once")
 		}
 		fmt.Fprintf(t, "status\t%s\n", d.Status)
 		if d.Source != nil {
 			fmt.Fprintf(t, "source\t%s %s\n", d.Source.Kind, d.Source.Name)
+		}
+		if d.Space != nil {
+			fmt.Fprintf(t, "space\t%s\n", spaceWord(*d.Space))
 		}
 		fmt.Fprintf(t, "created\t%s\n", moment(d.Created))
 		for _, layer := range d.Layers {
@@ -29,7 +36,7 @@ func printDisk(w io.Writer, d control.Disk) {
 			printSegments(t, layer.Segments)
 		}
 		for _, at := range d.Attachments {
-			printAttachment(t, at)
+			printAttachment(t, at, d.Shared)
 		}
 	})
 }
@@ -47,23 +54,44 @@ func printSegments(t io.Writer, paths []string) {
 	}
 }
 
-func printAttachment(t io.Writer, at control.Attachment) {
+func printAttachment(t io.Writer, at control.Attachment, shared bool) {
 	fmt.Fprintf(t, "attached\t%s%s\n", at.URI, map[bool]string{true: ", read-only"}[at.ReadOnly])
+	if shared {
+		fmt.Fprintf(t, "\tattachment %s\n", at.ID)
+	}
 	fmt.Fprintf(t, "\tby %s since %s, %s\n", at.By, moment(at.Since), count(at.Clients, "client", "clients"))
+	if at.Device != nil {
+		fmt.Fprintf(t, "\tdevice %s\n", *at.Device)
+	}
+	if at.Mount != "" {
+		fmt.Fprintf(t, "\tmounted at %s\n", at.Mount)
+	}
 	for _, user := range at.Allow {
 		fmt.Fprintf(t, "\topen for %s too\n", user)
 	}
 }
 
 // keyOf tells what protects a disk. A state other than Enabled is worth a word: the disk can't be attached in it.
-func keyOf(d control.Disk) string {
+func keyOf(encrypted bool, key *control.DiskKey) string {
 	switch {
-	case !d.Encrypted:
+	case !encrypted:
 		return "none (plain)"
-	case d.Key == nil:
+	case key == nil:
 		return "unknown"
-	case d.Key.State != "Enabled":
-		return d.Key.Alias + " (" + d.Key.State + ")"
+	case key.State != "Enabled":
+		return cmp.Or(key.Alias, key.ID) + " (" + key.State + ")" // a deleted key has no alias
 	}
-	return d.Key.Alias
+	return key.Alias
+}
+
+// spaceWord tells what a disk takes in the pool.
+func spaceWord(s control.DiskSpace) string {
+	word := humanSize(s.Written) + " written"
+	if s.Shared > 0 {
+		word += ", " + humanSize(s.Shared) + " of it shared"
+	}
+	if s.Reserved > 0 {
+		word += ", " + humanSize(s.Reserved) + " reserved for zeros"
+	}
+	return word
 }

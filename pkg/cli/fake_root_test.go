@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/kit"
 	"nbdcrypt/pkg/refusal"
 )
 
@@ -90,7 +92,7 @@ func (f *fake) slotAdd(r *http.Request) (_ any, err error) {
 }
 
 func (f *fake) slotRemove(r *http.Request) (any, error) {
-	i := slices.IndexFunc(f.root.Slots, func(s control.Slot) bool { return s.Name == r.PathValue("slot") })
+	i := slices.IndexFunc(f.root.Slots, func(s control.Slot) bool { return r.PathValue("slot") == s.Name || r.PathValue("slot") == s.ID })
 	if i < 0 {
 		return nil, refusal.New(refusal.NotFound, "`nbdcrypt root slot list` lists them.", "no slot %s", r.PathValue("slot"))
 	}
@@ -107,4 +109,75 @@ func lockedFake(f *fake, passphrase string) *fake {
 	f.root.Locked, f.root.Slots[0].Present, f.passphrase = true, false, strings.TrimSpace(passphrase)
 	f.root.Slots = append(f.root.Slots, control.Slot{ID: "p", Kind: control.SlotPassphrase, Name: "alice", Present: true})
 	return f
+}
+
+// slotRoutes are those of the other kinds of slots.
+func (f *fake) slotRoutes(handle func(route string, fn func(r *http.Request) (any, error))) {
+	handle(control.RouteSlotKeyFile, func(*http.Request) (any, error) { return f.newSlot(control.SlotKeyFile, control.SlotKeyFile), nil })
+	handle(control.RouteSlotTPM, func(r *http.Request) (any, error) {
+		var ask control.SlotTPMAdd
+		err := control.ReadJSON(r, &ask)
+		return f.newSlot(control.SlotTPM, ask.Name), err
+	})
+	handle(control.RouteSlotReseal, func(r *http.Request) (any, error) {
+		var ask control.SlotSeal
+		err := control.ReadJSON(r, &ask)
+		return f.newSlot(control.SlotTPM, r.PathValue("slot")), err
+	})
+	handle(control.RouteSlotCredential, func(r *http.Request) (any, error) {
+		var ask control.SlotCredentialAdd
+		err := control.ReadJSON(r, &ask)
+		slot := f.newSlot(control.SlotCredential, ask.Name)
+		f.root.Slots = append(f.root.Slots, slot)
+		return control.Credential{Slot: slot, Credential: "nbdcrypt.root", Secret: strings.Repeat("5e", 32)}, err
+	})
+	handle(control.RouteSlotGive, func(r *http.Request) (any, error) {
+		_, err := f.take(r)
+		query := r.URL.Query()
+		return control.Credential{Slot: f.newSlot(control.SlotCredential, query.Get(control.QueryName)), Credential: query.Get(control.QueryCredential)}, err
+	})
+	handle(control.RouteRecoveryCreate, f.recoveryCreate)
+	handle(control.RouteRecoveryOpen, func(r *http.Request) (any, error) {
+		if _, err := f.take(r); err != nil {
+			return nil, err
+		}
+		return f.now(false, "")
+	})
+	handle(control.RouteRecoveryVerify, func(r *http.Request) (any, error) {
+		_, err := f.take(r)
+		return f.newSlot(control.SlotRecovery, "recovery"), err
+	})
+}
+
+func (f *fake) newSlot(kind, name string) control.Slot {
+	made := moment0()
+	return control.Slot{ID: f.id(), Kind: kind, Name: name, Detail: "some " + kind, Automatic: kind != control.SlotRecovery, Present: true, Created: &made}
+}
+
+// fakeKit are the shares of a kit as it was asked for, of a secret that is all sevens.
+func fakeKit(count, threshold int, tag byte) []byte {
+	shares := make([]byte, count*kit.ShareSize)
+	if err := kit.Split(shares, bytes.Repeat([]byte{7}, kit.SecretSize), make([]byte, (threshold-1)*kit.SecretSize), [4]byte{tag}, threshold); err != nil {
+		panic(err)
+	}
+	return shares
+}
+
+func (f *fake) recoveryCreate(r *http.Request) (any, error) {
+	var ask control.RecoveryCreate
+	if err := control.ReadJSON(r, &ask); err != nil {
+		return nil, err
+	}
+	made := control.RecoveryKit{Store: "5709e000-0000-4000-8000-000000000000", Slot: f.newSlot(control.SlotRecovery, ask.Name), Shares: ask.Shares, Threshold: ask.Threshold}
+	f.root.Slots = append(f.root.Slots, made.Slot)
+	for i, share := range slices.Collect(slices.Chunk(fakeKit(ask.Shares, ask.Threshold, 1), kit.ShareSize)) {
+		sheet := control.RecoverySheet{Share: i + 1}
+		for n := 1; n <= kit.Lines; n++ {
+			line := make([]byte, kit.LineSize)
+			kit.WriteLine(line, share, n)
+			sheet.Lines = append(sheet.Lines, string(line))
+		}
+		made.Sheets = append(made.Sheets, sheet)
+	}
+	return made, nil
 }

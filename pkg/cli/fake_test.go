@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -31,14 +32,31 @@ type fake struct {
 	jobs  *control.Jobs
 	// root is how the root key is, passphrase what opens it beside the key file, and given what was given for it.
 	root       control.RootState
+	clock      control.Clock
 	passphrase string
 	given      []string
+	// records and head are the audit log's.
+	records []control.AuditRecord
+	head    control.AuditHead
 	// check is what RouteCheck finds.
 	check control.CheckReport
+	// rights is who may do what.
+	rights rights
 	// attest is what the search after a detach finds.
 	attest control.Attest
 	// refuse makes every call fail.
-	refuse error
+	refuse    error
+	images    []*control.Image
+	snapshots []*control.Snapshot
+	sent      []byte // with the last upload
+	// backups have files, of which an export breaks off at breaks; have is what an import finds there, and imported what it brought.
+	// elsewhere says that another store made and signed them.
+	backups   []*control.Backup
+	files     [][]byte
+	breaks    int
+	elsewhere bool
+	have      int64
+	imported  []byte
 }
 
 func moment0() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
@@ -51,7 +69,7 @@ func serveFake(t *testing.T) *fake {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := &fake{run: dir, jobs: control.NewJobs(4), root: control.RootState{Slots: []control.Slot{
+	f := &fake{run: dir, jobs: control.NewJobs(4), clock: clock0(), root: control.RootState{Slots: []control.Slot{
 		{ID: control.SlotKeyFile, Kind: control.SlotKeyFile, Name: control.SlotKeyFile, Detail: "/root.key", Automatic: true, Present: true}}}}
 	listener, err := net.Listen("unix", filepath.Join(dir, control.SocketControl))
 	if err != nil {
@@ -74,6 +92,9 @@ func (f *fake) mux() *http.ServeMux {
 			r.Body = io.NopCloser(newReader(body))
 			f.mu.Lock()
 			defer f.mu.Unlock()
+			if route == control.RouteImageUpload || route == control.RouteBackupImport || route == control.RouteBackupOffer {
+				body = nil // frames are not for the eye
+			}
 			f.asked = append(f.asked, fmt.Sprintf("%s %s %s", r.Method, r.URL.RequestURI(), body))
 			v, err := fn(r)
 			if f.refuse != nil {
@@ -83,7 +104,7 @@ func (f *fake) mux() *http.ServeMux {
 				control.WriteError(w, err)
 				return
 			}
-			if _, isJob := v.(control.Job); isJob && (route == control.RouteCheck || route == control.RouteDetach) {
+			if _, isJob := v.(control.Job); isJob && (route == control.RouteCheck || route == control.RouteDetach || route == control.RouteBackupImport) {
 				control.WriteJSON(w, http.StatusAccepted, v)
 				return
 			}
@@ -91,6 +112,7 @@ func (f *fake) mux() *http.ServeMux {
 		})
 	}
 	handle(control.RouteStatus, f.status)
+	f.rightsRoutes(handle)
 	handle(control.RouteGrantCreate, f.grantCreate)
 	handle(control.RouteGrantList, func(*http.Request) (any, error) {
 		if f.grant == nil {
@@ -104,12 +126,25 @@ func (f *fake) mux() *http.ServeMux {
 	handle(control.RouteKeyShow, func(r *http.Request) (any, error) { return f.key(r.PathValue("key")) })
 	handle(control.RouteKeyEnable, func(r *http.Request) (any, error) { return f.setKey(r, "Enabled") })
 	handle(control.RouteKeyDisable, func(r *http.Request) (any, error) { return f.setKey(r, "Disabled") })
+	f.keyRoutes(handle)
+	f.materialRoutes(handle)
+	f.imageRoutes(handle)
+	f.snapshotRoutes(handle)
+	f.backupRoutes(mux, handle)
 	handle(control.RouteDiskCreate, f.diskCreate)
 	handle(control.RouteDiskList, func(*http.Request) (any, error) { return control.List(f.disks), nil })
 	handle(control.RouteDiskShow, func(r *http.Request) (any, error) { return f.disk(r.PathValue("disk")) })
 	handle(control.RouteDiskExtend, f.diskExtend)
 	handle(control.RouteDiskDelete, f.diskDelete)
 	handle(control.RouteDiskEscrow, f.diskEscrow)
+	mux.HandleFunc(control.RouteDiskExport, f.diskExport)
+	mux.HandleFunc(control.RouteAuditList, f.auditList)
+	handle(control.RouteAuditHead, func(*http.Request) (any, error) { return f.head, nil })
+	handle(control.RouteAuditVerify, func(r *http.Request) (any, error) {
+		var ask control.AuditVerify
+		err := control.ReadJSON(r, &ask)
+		return control.AuditVerified{Records: f.head.Seq, Heads: len(ask.Heads), Head: f.head}, err
+	})
 	handle(control.RouteAttach, f.attach)
 	handle(control.RouteDetach, f.detach)
 	handle(control.RouteRootUnlock, f.rootUnlock)
@@ -117,7 +152,9 @@ func (f *fake) mux() *http.ServeMux {
 	handle(control.RouteRootLock, f.rootLock)
 	handle(control.RouteSlotList, func(*http.Request) (any, error) { return f.root.Slots, nil })
 	handle(control.RouteSlotAdd, f.slotAdd)
+	handle(control.RouteSlotToken, f.slotToken)
 	handle(control.RouteSlotRemove, f.slotRemove)
+	f.slotRoutes(handle)
 	handle(control.RouteCheck, func(r *http.Request) (any, error) {
 		return f.jobs.Start(control.Job{Verb: "check", Unit: "blocks"}, f.checking(f.check))
 	})
@@ -170,7 +207,7 @@ func (f *fake) status(r *http.Request) (any, error) {
 func (f *fake) grantCreate(r *http.Request) (any, error) {
 	if f.grant == nil {
 		f.grant = &control.Grant{Project: r.URL.Query().Get(control.QueryProject), Region: "local", By: "root", Created: moment0()}
-		f.keys = append(f.keys, &control.Key{ID: f.id(), Alias: "evs/default", Project: f.grant.Project, State: "Enabled", Default: true, Origin: "local", Version: 1, Created: moment0()})
+		f.keys = append(f.keys, &control.Key{ID: f.id(), Alias: "evs/default", Project: f.grant.Project, State: "Enabled", Default: true, Origin: "local", Version: 1, Created: moment0(), Tags: map[string]string{}})
 	}
 	return f.grant, nil
 }
@@ -200,13 +237,18 @@ func (f *fake) keyCreate(r *http.Request) (any, error) {
 	if _, err := f.key(ask.Alias); err == nil {
 		return nil, refusal.New(refusal.Busy, "Choose another alias.", "key %s exists already", ask.Alias)
 	}
-	k := &control.Key{ID: f.id(), Alias: ask.Alias, Project: r.URL.Query().Get(control.QueryProject), State: "Enabled", Origin: "local", Version: 1, Created: moment0()}
+	k := &control.Key{ID: f.id(), Alias: ask.Alias, Project: r.URL.Query().Get(control.QueryProject), State: "Enabled", Origin: "local", Version: 1, Created: moment0(),
+		Description: ask.Description, Tags: tagsOf(ask.Tags)}
 	f.keys = append(f.keys, k)
 	return k, nil
 }
 
 func (f *fake) setKey(r *http.Request, state string) (any, error) {
-	k, err := f.key(r.PathValue("key"))
+	return f.setKeyState(r.PathValue("key"), state)
+}
+
+func (f *fake) setKeyState(name, state string) (any, error) {
+	k, err := f.key(name)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +286,7 @@ func (f *fake) diskCreate(r *http.Request) (any, error) {
 	}
 	layer := f.id()
 	d := &control.Disk{
-		ID: f.id(), Name: ask.Name, Project: r.URL.Query().Get(control.QueryProject), Size: ask.Size, SectorSize: ask.SectorSize, HideHoles: ask.HideHoles, Status: "available",
+		ID: f.id(), Name: ask.Name, Project: r.URL.Query().Get(control.QueryProject), Size: ask.Size, SectorSize: ask.SectorSize, HideHoles: ask.HideHoles, Shared: ask.Shared, Status: "available",
 		Created: moment0(), Layers: []control.DiskLayer{{ID: layer, Segments: []string{"/state/pool/" + layer + "/data.0000"}}},
 	}
 	if ask.Size > 5<<30 {
@@ -262,6 +304,18 @@ func (f *fake) diskCreate(r *http.Request) (any, error) {
 			return nil, err
 		}
 		d.Encrypted, d.Key = true, &control.DiskKey{ID: k.ID, Alias: k.Alias, State: k.State}
+	}
+	if ask.FromBackup != "" {
+		b, err := f.backup(ask.FromBackup)
+		if err != nil {
+			return nil, err
+		}
+		d.Size, d.Source = max(d.Size, b.Size), &control.DiskSource{Kind: "backup", ID: b.ID, Name: b.Name}
+	}
+	if ask.FromSnapshot != "" {
+		if err := f.inherit(ask, d); err != nil {
+			return nil, err
+		}
 	}
 	f.disks = append(f.disks, d)
 	return d, nil
@@ -298,6 +352,25 @@ func (f *fake) diskDelete(r *http.Request) (any, error) {
 	return struct{}{}, nil
 }
 
+// diskExport sends less than it announces where the disk is called "short".
+func (f *fake) diskExport(w http.ResponseWriter, r *http.Request) {
+	escrow, err := f.diskEscrow(r)
+	if f.refuse != nil {
+		err = f.refuse
+	}
+	if err != nil {
+		control.WriteError(w, err)
+		return
+	}
+	w.Header().Set(control.HeaderSize, "1048576")
+	_ = json.NewEncoder(w).Encode(escrow)
+	n := 1 << 20
+	if r.PathValue("disk") == "short" {
+		n--
+	}
+	_, _ = w.Write(make([]byte, n))
+}
+
 func (f *fake) diskEscrow(r *http.Request) (any, error) {
 	d, err := f.disk(r.PathValue("disk"))
 	if err != nil {
@@ -322,9 +395,16 @@ func (f *fake) attach(r *http.Request) (any, error) {
 		return nil, refusal.New(refusal.KeyForbids, "`nbdcrypt key enable "+d.Key.Alias+"`", "key %s is %s", d.Key.Alias, d.Key.State)
 	}
 	export := control.ExportName(r.URL.Query().Get(control.QueryProject), d.Name)
-	at := control.Attached{Disk: d.Name, Export: export, URI: control.URI(export, f.nbd()), ReadOnly: ask.ReadOnly}
+	at := control.Attached{Disk: d.Name, DiskID: d.ID, Attachment: f.id(), Epoch: uint64(f.made), Export: export, URI: control.URI(export, f.nbd()), ReadOnly: ask.ReadOnly, Mount: ask.Mount}
+	if ask.Device != "" {
+		at.Device = &ask.Device
+	}
 	d.Status = "in-use"
-	d.Attachments = []control.Attachment{{URI: at.URI, Since: moment0(), ReadOnly: ask.ReadOnly, By: "root", Allow: ask.Allow, Clients: 1}}
+	if !d.Shared {
+		d.Attachments = nil
+	}
+	d.Attachments = append(d.Attachments, control.Attachment{ID: at.Attachment, URI: at.URI, Since: moment0(), ReadOnly: ask.ReadOnly, By: "root", Allow: ask.Allow, Clients: 1,
+		Device: at.Device, Mount: at.Mount})
 	return at, nil
 }
 
@@ -339,8 +419,20 @@ func (f *fake) detach(r *http.Request) (any, error) {
 	if d.Key != nil && d.Key.State != "Enabled" && r.URL.Query().Get(control.QueryYes) != "true" {
 		return nil, refusal.New(refusal.Confirm, "", "disk %s could not be attached again: key %s is %s", d.Name, d.Key.Alias, d.Key.State)
 	}
-	d.Status, d.Attachments = "available", nil
-	gone := control.Detached{Disk: d.Name, Clients: 1}
+	of := d.Attachments[len(d.Attachments)-1]
+	if named := r.URL.Query().Get(control.QueryAttachment); named != "" {
+		of = d.Attachments[slices.IndexFunc(d.Attachments, func(at control.Attachment) bool { return at.ID == named })]
+	}
+	gone := control.Detached{Disk: d.Name, DiskID: d.ID, Attachment: of.ID, Left: len(d.Attachments) - 1, Device: of.Device, Mount: of.Mount, By: of.By}
+	if r.URL.Query().Get(control.QueryAsk) == "true" {
+		return gone, nil
+	}
+	gone.Clients = 1
+	d.Attachments = slices.DeleteFunc(d.Attachments, func(at control.Attachment) bool { return at.ID == gone.Attachment })
+	if gone.Left > 0 {
+		return gone, nil
+	}
+	d.Status = "available"
 	if d.Key == nil || r.URL.Query().Get(control.QueryAttest) != "true" {
 		return gone, nil
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // hinted finds the commands that messages tell a person to run; in source they stand between backquotes.
-var hinted = regexp.MustCompile("`nbdcrypt ([a-z]+)( [a-z]+)?[^`\n]*`")
+var hinted = regexp.MustCompile("`nbdcrypt ([a-z]+)( [a-z][a-z-]*)?[^`\n]*`")
 
 // Every command that a message of the program names exists, so that nobody is sent to one that does not.
 func TestHintsNameRealCommands(t *testing.T) {

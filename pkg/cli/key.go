@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,25 +19,10 @@ func (a *app) key() *cobra.Command {
 		`A key (customer master key) wraps the data keys of disks. A disk whose key is not Enabled can't be attached; one that is attached
 goes on until it is detached.`,
 		"  nbdcrypt key create payroll\n  nbdcrypt key list\n  nbdcrypt key disable payroll",
-		a.keyCreate(), a.keyList(), a.keyShow(),
+		a.keyCreate(), a.keyList(), a.keyShow(), a.keyGrant(), a.keyGrants(), a.keyRevoke(), a.keyRetire(),
 		a.keyVerb("enable", "Make a key usable again", "Enable a disabled key: disks under it can be attached again.", (*control.Client).KeyEnable),
-		a.keyVerb("disable", "Make a key unusable until it is enabled",
-			"Disable a key: disks under it can't be attached, those that are attached go on until they are detached. A default key\ncan't be disabled.",
-			(*control.Client).KeyDisable))
-}
-
-func (a *app) keyCreate() *cobra.Command {
-	return &cobra.Command{
-		Use: "create ALIAS", Short: "Make a key",
-		Long:    "Make a key under an alias of letters, digits and : / _ - that no other key of the project has. It is Enabled.",
-		Example: "  nbdcrypt key create payroll",
-		Args:    wants("ALIAS"),
-		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			return a.oneKey(cmd, func(ctx context.Context, c *control.Client) (control.Key, error) {
-				return c.KeyCreate(ctx, control.KeyCreate{Alias: args[0]})
-			})
-		}),
-	}
+		a.keyDisable(), a.keyUpdate(), a.keySchedule(), a.keyCancel(), a.keyDelete(), a.keyUses(),
+		a.keyRotate(), a.keyRotation(), a.keyRewrap(), a.keyImport(), a.keyDeleteMaterial())
 }
 
 func (a *app) keyShow() *cobra.Command {
@@ -59,6 +47,10 @@ func (a *app) oneKey(cmd *cobra.Command, fn func(context.Context, *control.Clien
 	if err != nil {
 		return err
 	}
+	return a.printsKey(cmd, k)
+}
+
+func (a *app) printsKey(cmd *cobra.Command, k control.Key) error {
 	return a.result(cmd, k, func(w io.Writer) { printKey(w, k) })
 }
 
@@ -75,10 +67,18 @@ func (a *app) keyList() *cobra.Command {
 			}
 			return list(a, cmd, keys, "No keys: `nbdcrypt grant create` makes the default key, `nbdcrypt key create ALIAS` one of your own.",
 				"ALIAS STATE VERSION CREATED ID", func(k control.Key) []string {
-					return []string{k.Alias, k.State, strconv.Itoa(k.Version), moment(k.Created), k.ID}
+					return []string{k.Alias, stateAndDate(k), strconv.Itoa(k.Version), moment(k.Created), k.ID}
 				})
 		}),
 	}
+}
+
+// stateAndDate is a key's state, and when it ends.
+func stateAndDate(k control.Key) string {
+	if k.DeletionDate != nil {
+		return k.State + " on " + k.DeletionDate.UTC().Format(time.DateOnly)
+	}
+	return k.State
 }
 
 func printKey(w io.Writer, k control.Key) {
@@ -93,8 +93,17 @@ func printKey(w io.Writer, k control.Key) {
 		if k.DeletionDate != nil {
 			fmt.Fprintf(t, "deletion\t%s\n", moment(*k.DeletionDate))
 		}
+		if k.Expires != nil {
+			fmt.Fprintf(t, "expires\t%s\n", moment(*k.Expires))
+		}
 		if k.RotationDays != nil {
 			fmt.Fprintf(t, "rotation\tevery %s\n", count(*k.RotationDays, "day", "days"))
+		}
+		if k.Description != "" {
+			fmt.Fprintf(t, "description\t%s\n", k.Description)
+		}
+		for _, name := range slices.Sorted(maps.Keys(k.Tags)) {
+			fmt.Fprintf(t, "tag\t%s=%s\n", name, k.Tags[name])
 		}
 	})
 }

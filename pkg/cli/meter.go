@@ -109,6 +109,9 @@ func (m *meter) line(waited time.Duration) string {
 	if m.job.Verb == "" {
 		return fmt.Sprintf("waiting for the daemon, %s so far", waited.Truncate(time.Second))
 	}
+	if m.job.Total <= 0 && m.job.Unit == "bytes" && m.job.Done > 0 { // a pipe ends where it ends
+		return fmt.Sprintf("%s: %s, %s so far", what(m.job), humanSize(m.job.Done), waited.Truncate(time.Second))
+	}
 	if m.job.Total <= 0 {
 		return fmt.Sprintf("%s: %s so far", what(m.job), waited.Truncate(time.Second))
 	}

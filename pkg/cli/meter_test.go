@@ -26,7 +26,9 @@ func TestMeterInALog(t *testing.T) {
 	at(19.9)
 	m.news(control.Job{Verb: "delete", Resource: "disk d"})
 	at(20)
-	want := "waiting for the daemon, 5s so far\ncheck disk d: 25%, 17s so far\ndelete disk d: 20s so far\n"
+	m.news(control.Job{Verb: "image create", Resource: "piped", Done: 3 << 30, Unit: "bytes"})
+	at(25)
+	want := "waiting for the daemon, 5s so far\ncheck disk d: 25%, 17s so far\ndelete disk d: 20s so far\nimage create piped: 3 GiB, 25s so far\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", &out, want)
 	}

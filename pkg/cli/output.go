@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,6 +48,31 @@ func list[T any](a *app, cmd *cobra.Command, items []T, next, header string, row
 			}
 		})
 	})
+}
+
+// stream prints an array as its elements arrive, once all have: the same as result, without making anything of them.
+func stream(a *app, cmd *cobra.Command, each func(context.Context, *control.Client, func(json.RawMessage) error) error) error {
+	text := bytes.NewBufferString("[")
+	_, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (none struct{}, err error) {
+		return none, each(ctx, c, func(element json.RawMessage) error {
+			if text.Len() > 1 {
+				text.WriteByte(',')
+			}
+			text.WriteString("\n  ")
+			return json.Indent(text, element, "  ", "  ")
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if text.Len() > 1 {
+		text.WriteByte('\n')
+	}
+	text.WriteString("]\n")
+	if _, err := cmd.OutOrStdout().Write(text.Bytes()); err != nil {
+		return fmt.Errorf("printing the result: %w", err)
+	}
+	return nil
 }
 
 // table aligns the tab-separated cells that fill writes.

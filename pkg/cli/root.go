@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,8 +20,8 @@ keeps; a disk is readable from attach to detach and at no other time.
   nbdcrypt disk create db1 --size 10G --encrypted
   nbdcrypt attach db1
   nbdcrypt detach db1`,
-		a.serve(), a.demo(), a.bench(), a.status(), a.check(), a.grant(), a.key(), a.disk(), a.attach(), a.detach(),
-		a.rootKey(), a.completion(), a.version())
+		a.serve(), a.demo(), a.bench(), a.status(), a.check(), a.projects(), a.role(), a.grant(), a.key(), a.disk(), a.attach(), a.detach(), a.snapshot(), a.image(), a.backup(),
+		a.rootKey(), a.audit(), a.clock(), a.completion(), a.version())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	about := help()
@@ -29,6 +30,7 @@ keeps; a disk is readable from attach to detach and at no other time.
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "print results, and errors, as JSON")
 	flags.StringVar(&a.project, "project", control.DefaultProject, "the project that the command is about")
+	_ = root.RegisterFlagCompletionFunc("project", a.completeProjectFlag) // the flag exists: it can't fail
 	flags.StringVar(&a.run, "run", "", "the daemon's run directory (default $NBDCRYPT_RUN, /run/nbdcrypt or $XDG_RUNTIME_DIR/nbdcrypt)")
 	return root
 }
@@ -82,6 +84,9 @@ func wants(names ...string) cobra.PositionalArgs {
 			return usage(cmd, "%s is missing", names[len(args)])
 		case len(args) > len(names):
 			return usage(cmd, "%q is one argument too many", args[len(names)])
+		}
+		if at := slices.Index(args, ""); at >= 0 {
+			return usage(cmd, "%s is empty", strings.Trim(names[at], "[]"))
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,15 +42,11 @@ func printLocked(w io.Writer, s control.RootState) {
 // waysIn says what an unlock will take.
 func waysIn(slots []control.Slot) string {
 	var ways []string
-	passphrase := false
 	for _, s := range slots {
-		switch {
-		case !s.Present:
-		case s.Kind == control.SlotKeyFile:
-			ways = append(ways, "from "+s.Detail)
-		case s.Kind == control.SlotPassphrase && !passphrase:
-			passphrase = true
-			ways = append(ways, "by a passphrase")
+		way := map[string]string{control.SlotKeyFile: "from " + s.Detail, control.SlotPassphrase: "by a passphrase", control.SlotTPM: "by the TPM",
+			control.SlotCredential: "by a credential", control.SlotPKCS11: "by a token", control.SlotToken: "through its token", control.SlotRecovery: "by a recovery kit (`nbdcrypt root recovery open`)"}[s.Kind]
+		if s.Present && way != "" && !slices.Contains(ways, way) {
+			ways = append(ways, way)
 		}
 	}
 	return strings.Join(ways, " or ")

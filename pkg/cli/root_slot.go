@@ -15,22 +15,21 @@ import (
 
 func (a *app) rootSlot() *cobra.Command {
 	return group("slot", "The ways to open the root key",
-		`Each slot opens the root key by itself. The root key file is the slot key-file, which the daemon opens at its start without
-anybody. A passphrase opens it when a person gives it to "root unlock".
+		`Each slot opens the root key by itself. Some are automatic, and tried at the daemon's start: the root key file, which is the slot key-file,
+and where that does not open it, all others side by side: a TPM, a PKCS#11 token, a credential of systemd. A passphrase opens it when a
+person gives it to "root unlock", and a recovery kit when it is typed for "root recovery open".
 
 To have a daemon that starts locked: add a passphrase, keep a copy of the root key file in a safe place, and remove the slot key-file.`,
 		"  nbdcrypt root slot list\n  nbdcrypt root slot add passphrase --name alice\n  nbdcrypt root slot remove alice",
 		a.slotList(),
-		group("add", "Add a way to open the root key", "Add a slot. The root key stays the same, and so does everything under it.",
-			"  nbdcrypt root slot add passphrase", a.slotAddPassphrase()),
-		a.slotRemove())
+		a.slotAdd(), a.slotReseal(), a.slotRemove())
 }
 
 func (a *app) slotList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the ways to open the root key",
 		Long: `List the slots of the root key, also while it is locked. One that is automatic opens it at the daemon's start; one that is not
-present could not open it now, because its file is missing.`,
+present could not open it now: its file, its TPM or its credential is missing, or it is damaged.`,
 		Example: "  nbdcrypt root slot list --json",
 		Args:    wants(),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -102,8 +101,8 @@ func (a *app) slotRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "remove SLOT", Short: "Take a way to open the root key away",
 		Long: `Remove a slot, by its id or its name. Its file is wiped; but in an older copy of the state directory a removed passphrase still opens
-the root key, which is the one in use. To remove the slot key-file wipes the root key file, and the daemon starts locked from
-then on. The last slot can't be removed. This asks first, unless --yes is given.`,
+the root key, which is the one in use. To remove the slot key-file wipes the root key file. The last slot can't be removed. This asks
+first, unless --yes is given, and says so where nothing else opens the root key without anybody: the daemon starts locked from then on.`,
 		Example:           "  nbdcrypt root slot remove alice",
 		Args:              wants("SLOT"),
 		ValidArgsFunction: a.completeSlot,
@@ -137,7 +136,7 @@ func printSlot(w io.Writer, s control.Slot) {
 
 // slotWord names a slot in a sentence.
 func slotWord(s control.Slot) string {
-	if s.Name == s.ID {
+	if s.Name == s.ID || s.Name == "" { // a damaged one has lost its name
 		return s.ID
 	}
 	return s.Name + " (" + s.ID + ")"

@@ -63,6 +63,20 @@ func TestUnlockWithoutATerminal(t *testing.T) {
 	}
 }
 
+// TestUnlockNamesTheKit: where nothing else that a person has would open it, a refusal names the way by a recovery kit.
+func TestUnlockNamesTheKit(t *testing.T) {
+	f := lockedFake(serveFake(t), "")
+	f.root.Slots[1].Kind = control.SlotRecovery
+	got := try(t, f.run, "", "root", "unlock")
+	if got.code != 10 || !strings.Contains(got.err, "nbdcrypt root recovery open") || !strings.Contains(got.err, "Put it back.") {
+		t.Errorf("%+v", got)
+	}
+	f.root.Slots[1].Present = false
+	if got := try(t, f.run, "", "root", "unlock"); got.code != 10 || strings.Contains(got.err, "recovery") {
+		t.Errorf("where its slot is damaged: %+v", got)
+	}
+}
+
 // TestEmptyPassphraseFile: a variable that is not set names no file, and what it should have named is not done another way.
 func TestEmptyPassphraseFile(t *testing.T) {
 	for _, line := range []string{"root unlock", "root slot add passphrase"} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -17,19 +16,20 @@ const maxTries = 3
 
 // whileLocked is what the root key is needed for, and what not.
 const whileLocked = `While it is locked, disks that are attached go on and can be detached; lists, plain disks, deleting, disabling and enabling keys
-work. What wraps or unwraps a key exits 10: attaching or creating an encrypted disk, creating a key, a project's first grant, escrow,
-check, adding and removing a slot.`
+work. What wraps or unwraps a key exits 10: attaching or creating an encrypted disk, creating, rotating or importing a key, re-wrapping, a
+project's first grant, escrow, export, check, adding, sealing and removing a slot, making a recovery kit.`
 
 func (a *app) rootKey() *cobra.Command {
 	return group("root", "Open and lock the root key, and the ways to open it",
-		`Every key of the store is under the root key. It is open from the daemon's start, where the root key file is there, else from
-"root unlock", until "root lock". Slots are the ways to open it: the root key file, and passphrases.
+		`Every key of the store is under the root key. It is open from the daemon's start, where the root key file is there or another slot opens it
+by itself, else from "root unlock", until "root lock". Slots are the ways to open it: the root key file, a TPM, a credential of
+systemd, passphrases, and recovery kits.
 
 `+whileLocked+`
 
-A daemon that starts without the root key file, but with another slot, knows nothing of its disks until it is unlocked.`,
+A daemon that no slot opens at its start knows nothing of its disks until it is unlocked.`,
 		"  nbdcrypt root slot add passphrase\n  nbdcrypt root lock\n  nbdcrypt root unlock",
-		a.rootUnlock(), a.rootLock(), a.rootSlot())
+		a.rootUnlock(), a.rootLock(), a.rootSlot(), a.rootRecovery())
 }
 
 func (a *app) rootUnlock() *cobra.Command {
@@ -37,8 +37,8 @@ func (a *app) rootUnlock() *cobra.Command {
 	var ask bool
 	cmd := &cobra.Command{
 		Use: "unlock", Short: "Open the root key",
-		Long: `Open the root key by the root key file. Where that is missing this asks for a passphrase on a terminal. --passphrase asks for one
-in any case, --passphrase-file reads one. A wrong passphrase exits 10; the next is tried a little later each time.
+		Long: `Open the root key by the root key file, else by whichever other automatic slot is the first: a TPM, a credential. Where none does this
+asks for a passphrase on a terminal. --passphrase asks for one in any case, --passphrase-file reads one. A wrong passphrase exits 10; the next is tried a little later each time.
 
 ` + notInView,
 		Example: `  nbdcrypt root unlock
@@ -67,24 +67,34 @@ func (a *app) unlock(cmd *cobra.Command, ask bool, file string) (control.RootSta
 		return a.unlockAsking(cmd)
 	}
 	state, err := talk(a, cmd, func(ctx context.Context, c *control.Client) (control.RootState, error) { return c.RootUnlock(ctx) })
-	if err == nil || !a.takesPassphrase(cmd) {
-		return state, err
+	if err == nil {
+		return state, nil
 	}
+	kinds := a.kindsLeft(cmd)
 	refused := refusal.From(err)
-	if !a.isTerminal(cmd.InOrStdin()) {
+	switch {
+	case !kinds[control.SlotPassphrase] && kinds[control.SlotRecovery]:
+		return state, refusal.New(refused.Code, "`nbdcrypt root recovery open` opens it by its recovery kit; or: "+refused.Hint, "%w", err)
+	case !kinds[control.SlotPassphrase]:
+		return state, err
+	case !a.isTerminal(cmd.InOrStdin()):
 		return state, refusal.New(refused.Code, "run it on a terminal, or give a passphrase with --passphrase-file (- is stdin); or: "+refused.Hint, "%w", err)
 	}
 	a.say(cmd, "%s", refused.Message)
 	return a.unlockAsking(cmd)
 }
 
-// takesPassphrase tells whether a passphrase would help: nothing opens the root key by itself, and a passphrase does.
-func (a *app) takesPassphrase(cmd *cobra.Command) bool {
+// kindsLeft tells what would help: none where a root key file is there that only has to be put right, else the kinds of slots that are whole.
+func (a *app) kindsLeft(cmd *cobra.Command) map[string]bool {
 	slots, err := talk(a, cmd, func(ctx context.Context, c *control.Client) ([]control.Slot, error) { return c.SlotList(ctx) })
-	if err != nil || slices.ContainsFunc(slots, func(s control.Slot) bool { return s.Automatic && s.Present }) {
-		return false
+	kinds := map[string]bool{}
+	for _, s := range slots {
+		kinds[s.Kind] = kinds[s.Kind] || s.Present
 	}
-	return slices.ContainsFunc(slots, func(s control.Slot) bool { return s.Kind == control.SlotPassphrase && s.Present })
+	if err != nil || kinds[control.SlotKeyFile] {
+		return nil
+	}
+	return kinds
 }
 
 // unlockAsking asks until the passphrase is right, but not for ever.
