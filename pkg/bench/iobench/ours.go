@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"nbdcrypt/pkg/control"
@@ -21,20 +22,17 @@ type ours struct {
 	client *control.Client
 	made   int
 	run    string
+	dir    string
 }
+
+// region is what a daemon's is called that is not told.
+const region = "local"
 
 // startOurs starts a daemon whose state, and disks, lie at the site.
 func startOurs(ctx context.Context, at *site) (server, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	dir := at.name("serve")
-	o := &ours{said: new(tail), run: at.socket() + ".d"}
+	o := &ours{said: new(tail), run: at.socket() + ".d", dir: at.name("serve")}
 	o.client = control.New(filepath.Join(o.run, control.SocketControl))
-	cmd := process.Quiet(exec.Command(self, "serve", "--state", dir+"/state", "--run", o.run, "--root-key", dir+"/key/root.key"))
-	cmd.Stderr = o.said
-	if err := o.start(ctx, cmd); err != nil {
+	if err := o.launch(ctx); err != nil {
 		o.close(ctx)
 		return nil, err
 	}
@@ -44,6 +42,33 @@ func startOurs(ctx context.Context, at *site) (server, error) {
 	}
 	return o, nil
 }
+
+func (o *ours) state() string   { return filepath.Join(o.dir, "state") }
+func (o *ours) rootKey() string { return filepath.Join(o.dir, "key", "root.key") }
+
+// launch starts the daemon, once more where it has ended.
+func (o *ours) launch(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := process.Quiet(exec.Command(self, "serve", "--state", o.state(), "--run", o.run, "--root-key", o.rootKey()))
+	cmd.Stderr = o.said
+	return o.start(ctx, cmd)
+}
+
+func (o *ours) running() bool { return !o.daemon.Ended() }
+
+// stop ends the daemon in good order.
+func (o *ours) stop(ctx context.Context) error {
+	if err := o.daemon.Signal(ctx, syscall.SIGTERM); err != nil {
+		return err
+	}
+	return o.daemon.How()
+}
+
+// kill ends the daemon as a crash does.
+func (o *ours) kill(ctx context.Context) error { return o.daemon.Signal(ctx, syscall.SIGKILL) }
 
 // start starts the daemon and waits for its one line.
 func (o *ours) start(ctx context.Context, cmd *exec.Cmd) error {

@@ -24,6 +24,9 @@ const (
 // ScaleOptions say how much there should be of everything.
 type ScaleOptions struct {
 	Disks, Connections int
+	// StoredDisks and StoredKeys lie in the catalog of another daemon, where Fill puts them.
+	StoredDisks, StoredKeys int
+	Fill                    func(context.Context, Fill) error
 	// Size is that of every disk.
 	Size int64
 	// Dir is where all is made; empty means a temporary directory that is no memory.
@@ -44,6 +47,7 @@ type ScaleReport struct {
 	Sync       Delay     `json:"sync"` // two of them
 	Attach     Delay     `json:"attach"`
 	Detach     Delay     `json:"detach"`
+	Stored     Stored    `json:"stored"`
 }
 
 // crowd is a daemon with many disks.
@@ -83,10 +87,19 @@ func scaled(ctx context.Context, o ScaleOptions) (report ScaleReport, err error)
 		return ScaleReport{}, err
 	}
 	defer func() { err = errors.Join(err, at.end()) }()
-	if err := at.begin(int64(o.Disks)*perDisk + 256<<20); err != nil {
+	if err := at.begin(int64(o.Disks)*perDisk + int64(o.StoredDisks)*perStored + int64(o.StoredKeys)*perKey + 256<<20); err != nil {
 		return ScaleReport{}, err
 	}
-	s, err := startOurs(ctx, at)
+	c := &crowd{o: o, at: at, total: 2*o.Disks + o.Connections + calls + 1 + 6*looks}
+	if report, err = c.attached(ctx); err == nil {
+		report.Stored, err = stored(ctx, o, at, c.step)
+	}
+	return report, err
+}
+
+// attached measures with a daemon of its own.
+func (c *crowd) attached(ctx context.Context) (ScaleReport, error) {
+	s, err := startOurs(ctx, c.at)
 	if err != nil {
 		return ScaleReport{}, err
 	}
@@ -95,12 +108,16 @@ func scaled(ctx context.Context, o ScaleOptions) (report ScaleReport, err error)
 		defer cancel()
 		s.close(ctx)
 	}()
-	c := &crowd{ours: s.(*ours), o: o, at: at, total: 2*o.Disks + o.Connections + calls}
+	c.ours = s.(*ours)
 	return c.measure(ctx)
 }
 
-// perDisk is more than the metadata of an empty disk takes.
-const perDisk = 64 << 10
+// perDisk is more than the metadata of an empty disk takes, perStored and perKey what records alone, twice over, do.
+const (
+	perDisk   = 64 << 10
+	perStored = 8 << 10
+	perKey    = 16 << 10
+)
 
 func (c *crowd) measure(ctx context.Context) (ScaleReport, error) {
 	r := ScaleReport{Machine: thisMachine(), Version: ownVersion(), FileSystem: c.at.FileSystem, Dir: c.at.Dir, Size: c.o.Size}
