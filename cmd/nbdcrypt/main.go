@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"nbdcrypt/pkg/bench/iobench"
+	"nbdcrypt/pkg/bench/seed"
 	"nbdcrypt/pkg/child"
 	"nbdcrypt/pkg/cli"
 	"nbdcrypt/pkg/daemon"
@@ -29,7 +30,8 @@ func main() {
 	// The first signal ends the work in good order; after it a second one does what signals do.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	hooks := cli.Hooks{Serve: serve, Demo: demo.Run, Env: cli.Env{Getenv: os.Getenv, UID: os.Geteuid()}}
+	fill := func(ctx context.Context, what iobench.Fill) error { return seed.Fill(ctx, seed.Options(what)) }
+	hooks := cli.Hooks{Serve: serve, Demo: demo.Run, Fill: fill, Env: cli.Env{Getenv: os.Getenv, UID: os.Geteuid()}}
 	os.Exit(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, hooks))
 }
 
@@ -38,9 +40,9 @@ func serve(ctx context.Context, o cli.ServeOptions, stdout, stderr io.Writer) er
 	ended := make(chan error)
 	go func() {
 		ended <- daemon.Run(ctx, daemon.Options{
-			State: o.State, Run: o.Run, Pool: o.Pool, RootKey: o.RootKey, Region: o.Region, Listen: o.Listen, Metrics: o.Metrics, KeyMemory: o.KeyMemory,
+			State: o.State, Run: o.Run, Pool: o.Pool, Backups: o.Backups, RootKey: o.RootKey, Region: o.Region, Listen: o.Listen, Metrics: o.Metrics, ReplaceAuditLog: o.ReplaceAuditLog, Hook: o.Hook, NotifyDays: o.NotifyDays, KeyMemory: o.KeyMemory,
 			TLSCert: o.TLSCert, TLSKey: o.TLSKey, TLSCA: o.TLSCA, InsecureLoopback: o.InsecureLoopback,
-			Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
+			Clock: machineClock(), Version: cli.BuildVersion().Version, Log: slog.New(slog.NewTextHandler(stderr, nil)),
 			Ready: func(uri string) { fmt.Fprintln(stdout, "ready", uri) },
 		})
 	}()

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -37,7 +38,7 @@ func TestUnitProtectsKeys(t *testing.T) {
 	settings := unit(t, "nbdcrypt.service")
 	for name, want := range map[string]string{
 		"MemorySwapMax": "0", "LimitMEMLOCK": "64M", "LimitCORE": "0", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes",
-		"CapabilityBoundingSet": "CAP_IPC_LOCK", "MemoryDenyWriteExecute": "yes", "RestrictNamespaces": "yes", "Type": "notify",
+		"CapabilityBoundingSet": "CAP_IPC_LOCK CAP_SYS_RESOURCE", "MemoryDenyWriteExecute": "yes", "RestrictNamespaces": "yes", "Type": "notify",
 	} {
 		if got := settings["Service."+name]; !slices.Equal(got, []string{want}) {
 			t.Errorf("%s=%q, want %s", name, got, want)
@@ -61,5 +62,39 @@ func TestSocketUnit(t *testing.T) {
 		if got := service["Service."+name]; !slices.Equal(got, []string{want}) {
 			t.Errorf("%s=%q, want %s", name, got, want)
 		}
+	}
+}
+
+// A device goes on when the daemon restarts, is there before what is mounted from it, ends after that and before the daemon, and mounts where
+// all see it.
+func TestAttachUnit(t *testing.T) {
+	settings := unit(t, "nbdcrypt-attach@.service")
+	for name, want := range map[string]string{
+		"Service.Type": "notify", "Unit.After": "nbdcrypt.service", "Unit.Before": "remote-fs-pre.target", "Service.KillMode": "mixed", "Service.OOMPolicy": "continue",
+		"Service.ExecStart": "/usr/local/bin/nbdcrypt attach %I --device auto --foreground $NBDCRYPT_ATTACH", "Service.EnvironmentFile": "-/etc/nbdcrypt/attach/%i.conf",
+	} {
+		if got := settings[name]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s=%q, want %s", name, got, want)
+		}
+	}
+	if wants := settings["Unit.Wants"]; !slices.Contains(wants, "nbdcrypt.service") || !slices.Contains(wants, "remote-fs-pre.target") {
+		t.Errorf("it wants %q", wants)
+	}
+	for name := range settings {
+		for _, bad := range []string{"Unit.Requires", "Unit.BindsTo", "Unit.PartOf", "Service.Protect", "Service.Private", "Service.ReadOnlyPaths", "Service.ReadWritePaths"} {
+			if strings.HasPrefix(name, bad) {
+				t.Errorf("it has %s", name)
+			}
+		}
+	}
+	seconds := func(name, of string) int {
+		n, err := strconv.Atoi(unit(t, of)["Service."+name][0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if mine, daemons := seconds("TimeoutStopSec", "nbdcrypt-attach@.service"), seconds("TimeoutStopSec", "nbdcrypt.service"); mine <= daemons {
+		t.Errorf("it has %d s to stop, the daemon %d s", mine, daemons)
 	}
 }

@@ -52,8 +52,9 @@ func nothingLeft(t *testing.T, dir string, pid int) {
 
 // TestBenchIO measures everything once, shortly, against one peer, and looks at the report's shape.
 func TestBenchIO(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
-	cmd, out, errs := benchmark(t, dir, "io", "--seconds", "0.2", "--rounds", "1", "--size", "64M", "--peers", "nbdkit", "--dir", dir, "--json")
+	cmd, out, errs := benchmark(t, dir, "io", "--seconds", "0.1", "--rounds", "1", "--size", "64M", "--peers", "nbdkit", "--dir", dir, "--json")
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, errs)
 	}
@@ -91,8 +92,9 @@ func TestBenchIO(t *testing.T) {
 
 // TestBenchIOPeers: every peer can be started, filled and measured.
 func TestBenchIOPeers(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
-	cmd, out, errs := benchmark(t, dir, "io", "--only", "randread-4k", "--seconds", "0.2", "--rounds", "1", "--size", "64M", "--connections", "2", "--dir", dir, "--json")
+	cmd, out, errs := benchmark(t, dir, "io", "--only", "randread-4k", "--seconds", "0.1", "--rounds", "1", "--size", "64M", "--connections", "2", "--dir", dir, "--json")
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, errs)
 	}
@@ -109,28 +111,71 @@ func TestBenchIOPeers(t *testing.T) {
 
 // TestBenchInterrupted: an interrupt ends a benchmark with a word and without a result, and nothing is left of it. A second one changes nothing.
 func TestBenchInterrupted(t *testing.T) {
-	for _, what := range []string{"io", "scale"} {
+	for _, what := range []string{"io", "layers", "scale"} {
 		for _, late := range []time.Duration{300 * time.Millisecond, 3 * time.Second} {
-			dir := tempDir(t)
-			cmd, out, errs := benchmark(t, dir, what, "--dir", dir)
-			check(t, cmd.Start())
-			time.Sleep(late) // anywhere: that it ends well wherever it is, is what is tested
-			check(t, cmd.Process.Signal(os.Interrupt))
-			check(t, cmd.Process.Signal(os.Interrupt))
-			stuck := time.AfterFunc(patience, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
-			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || out.Len() > 0 || !strings.HasSuffix(errs.String(), "nbdcrypt: bench: interrupted\n") {
-				t.Errorf("%s after %v: %v\n%s%s", what, late, err, out, errs)
-			}
-			stuck.Stop()
-			nothingLeft(t, dir, cmd.Process.Pid)
+			t.Run(fmt.Sprint(what, late), func(t *testing.T) {
+				t.Parallel()
+				interruptBench(t, what, late)
+			})
+		}
+	}
+}
+
+func interruptBench(t *testing.T, what string, late time.Duration) {
+	t.Helper()
+	dir := tempDir(t)
+	args := []string{what, "--dir", dir}
+	if what == "layers" {
+		args = append(args, "--disk=16G", "--written=1G")
+	}
+	cmd, out, errs := benchmark(t, dir, args...)
+	check(t, cmd.Start())
+	time.Sleep(late) // anywhere: that it ends well wherever it is, is what is tested
+	check(t, cmd.Process.Signal(os.Interrupt))
+	check(t, cmd.Process.Signal(os.Interrupt))
+	stuck := time.AfterFunc(patience, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || out.Len() > 0 || !strings.HasSuffix(errs.String(), "nbdcrypt: bench: interrupted\n") {
+		t.Errorf("%s after %v: %v\n%s%s", what, late, err, out, errs)
+	}
+	stuck.Stop()
+	nothingLeft(t, dir, cmd.Process.Pid)
+}
+
+// TestBenchLayers: the report's shape, with little of everything.
+func TestBenchLayers(t *testing.T) {
+	t.Parallel()
+	dir := tempDir(t)
+	cmd, out, errs := benchmark(t, dir, "layers", "--rounds", "1", "--seconds", "0.1", "--size", "16M", "--disk", "16G", "--written", "1G", "--dir", dir, "--json")
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, errs)
+	}
+	nothingLeft(t, dir, cmd.Process.Pid)
+	var r iobench.LayersReport
+	check(t, json.Unmarshal(out.Bytes(), &r))
+	if r.Rounds != 1 || r.Size != 16<<20 || len(r.Reads) != 4 || len(r.Writes) != 2 || len(r.Copies) != 2 {
+		t.Errorf("%+v", r)
+	}
+	for _, s := range slices.Concat(r.Reads, r.Writes, r.Copies) {
+		if s.BytesPerSecond <= 0 || s.Beside <= 0 || s.Ratio.Median <= 0 || s.Ratio.Min != s.Ratio.Max || s.Goal == 0 || s.Met != (s.Ratio.Median >= s.Goal) {
+			t.Errorf("%+v", s)
+		}
+	}
+	s := r.Snapshot
+	if s.Disk != 16<<30 || s.Written != 1<<30 || s.Beyond.Limit != 0.05 || s.Beyond.Met != (s.Beyond.Median < 0.05) {
+		t.Errorf("%+v", s)
+	}
+	for _, d := range []iobench.Delay{s.Calm, s.Longest, s.Sync, s.Command} {
+		if d.Median <= 0 || d.Min > d.Median || d.Max < d.Median {
+			t.Errorf("%+v", d)
 		}
 	}
 }
 
 // TestBenchScale: the report's shape, with few of everything.
 func TestBenchScale(t *testing.T) {
+	t.Parallel()
 	dir := tempDir(t)
-	cmd, out, errs := benchmark(t, dir, "scale", "--disks", "20", "--connections", "20", "--dir", dir, "--json")
+	cmd, out, errs := benchmark(t, dir, "scale", "--disks", "20", "--connections", "20", "--stored-disks", "300", "--stored-keys", "30", "--dir", dir, "--json")
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, errs)
 	}
@@ -140,7 +185,10 @@ func TestBenchScale(t *testing.T) {
 	if r.Attachment.Number != 20 || r.Connection.Number != 20 || r.Attachment.Limit != 64<<10 || r.Connection.Limit != 32<<10 {
 		t.Errorf("%+v", r)
 	}
-	for _, d := range []iobench.Delay{r.Sync, r.Attach, r.Detach} {
+	if s := r.Stored; s.Disks != 300 || s.Keys != 30 || s.Projects != 1 {
+		t.Errorf("%+v", s)
+	}
+	for _, d := range []iobench.Delay{r.Sync, r.Attach, r.Detach, r.Stored.Start, r.Stored.Restart, r.Stored.List, r.Stored.ListJSON, r.Stored.UsesMany, r.Stored.UsesFew, r.Stored.Attach} {
 		if d.Median <= 0 || d.Min > d.Median || d.Max < d.Median {
 			t.Errorf("%+v", d)
 		}

@@ -24,6 +24,7 @@ type daemon struct {
 	dir, state, run, pool, root string
 	env                         []string
 	under, flags                []string // what serve is started by, and with
+	public                      [][]byte // what is made of keys, and is no secret
 	cmd                         *exec.Cmd
 	log                         string // where its stderr is gathered, over all starts
 }

@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,8 +61,8 @@ func TestDamagedKeyFiles(t *testing.T) {
 		{"empty root key", d.root, 8, "root key file", func([]byte) []byte { return nil }},
 		{"flipped root key", d.root, 8, "root key file", flip(60)},
 		{"flipped sum of the root key", d.root, 8, "root key file", func(b []byte) []byte { return flip(len(b) - 3)(b) }},
-		{"root key of version 2", d.root, 8, "version 2", version("nbdcrypt-root-key")},
-		{"store of version 2", d.state + "/store", 8, "version 2", version("nbdcrypt-store")},
+		{"root key of version 2", d.root, 8, "version 2", version("nbdcrypt-root-key", 2)},
+		{"store of version 3", d.state + "/store", 8, "version 3", version("nbdcrypt-store", 3)},
 		{"missing store", d.state + "/store", 8, "store", nil},
 		{"truncated store", d.state + "/store", 8, "store", func(b []byte) []byte { return b[:len(b)-5] }},
 		{"flipped store", d.state + "/store", 8, "store", flip(30)},
@@ -138,8 +139,10 @@ func flip(at int) func([]byte) []byte {
 }
 
 // version makes a text file one of version 2.
-func version(kind string) func([]byte) []byte {
-	return func(b []byte) []byte { return bytes.Replace(b, []byte(kind+" 1"), []byte(kind+" 2"), 1) }
+func version(kind string, later int) func([]byte) []byte {
+	return func(b []byte) []byte {
+		return bytes.Replace(b, []byte(kind+" 1"), fmt.Appendf(nil, "%s %d", kind, later), 1)
+	}
 }
 
 // tree holds the checksum of every file of the daemon's directories, but for those that name who has them now.

@@ -5,12 +5,14 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"nbdcrypt/cmd/nbdcrypt/integration/keyscan"
+	"nbdcrypt/pkg/kit"
 )
 
 // keytest builds, once, the program that hands every key out as it destroys it.
@@ -90,6 +92,9 @@ func (d *daemon) scanner(keys []handed, kinds ...string) *keyscan.Scanner {
 		}
 	}
 	s.Public(d.rootID())
+	for _, b := range d.public {
+		s.Public(b)
+	}
 	d.t.Logf("keys handed out: %v; %d patterns", had, s.Size())
 	return s
 }
@@ -107,7 +112,10 @@ func (d *daemon) gone(keys []handed, n int) *keyscan.Scanner {
 }
 
 // hashState is how large the state of keystore's hashes is. At its end are the two values that derivations make.
-const hashState = 464
+const hashState = 528
+
+// rsaPrivate is how large the private key of an RSA key pair is: two primes of 2048 bits.
+const rsaPrivate = 512
 
 func (k handed) addTo(s *keyscan.Scanner, name string) {
 	switch {
@@ -115,13 +123,26 @@ func (k handed) addTo(s *keyscan.Scanner, name string) {
 		// What the daemon itself has searched is other memory of its own.
 	case k.kind == "derived" && len(k.bytes) == hashState && bytes.Equal(k.bytes[hashState-64:][:32], make([]byte, 32)):
 		// A hash of something, not a derivation of a key: that of a file, whose bytes are no secret.
+	case k.kind == "child" && strings.HasPrefix(k.why, "sealing"):
+		// What a TPM gives for a secret is written into the slot's file.
 	case k.kind == "erase" && len(k.bytes) == 8192: // slots of the erase file: a mark, the CMK's id, the key
 		s.Key(name, k.bytes[20:52])
+	case strings.HasPrefix(k.why, "importing") && len(k.bytes) > rsaPrivate: // a key pair, of which the public key comes last
+		s.Material(name, k.bytes[:rsaPrivate])
+	case k.paper():
+		for line := range slices.Chunk(k.bytes, kit.LineSize) {
+			s.Key(name, line)
+		}
 	case k.kind == "passphrase" || len(k.bytes) == 32 || len(k.bytes) == 64:
 		s.Key(name, k.bytes)
 	default:
 		s.Material(name, k.bytes)
 	}
+}
+
+// paper tells that it is the lines of a recovery kit, as letters.
+func (k handed) paper() bool {
+	return k.kind == "recovery" && strings.HasSuffix(k.why, "on its way out")
 }
 
 // rootID reads what is derived from the root key and told to everybody.

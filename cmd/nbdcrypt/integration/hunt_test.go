@@ -48,7 +48,8 @@ func (h *hunt) begin() {
 // memory takes a snapshot of what root can read, and core one of what gdb writes.
 func (h *hunt) memory(when string) {
 	h.t.Helper()
-	s := memory(h.t, h.pid(), h.aeskeyfind(when))
+	s := memory(h.t, h.pid())
+	h.aeskeyfind(when, s)
 	if s.unreadable == 0 {
 		h.t.Errorf("%s: there is no memory for keys that root can't read", when)
 	}
@@ -57,7 +58,9 @@ func (h *hunt) memory(when string) {
 
 func (h *hunt) core(when string, all bool) {
 	h.t.Helper()
-	h.keep(when, shot{snapshot: core(h.t, h.pid(), all, h.aeskeyfind(when))})
+	s := core(h.t, h.pid(), all)
+	h.aeskeyfind(when, s)
+	h.keep(when, shot{snapshot: s})
 }
 
 func (h *hunt) keep(when string, s shot) {
@@ -67,12 +70,10 @@ func (h *hunt) keep(when string, s shot) {
 }
 
 // aeskeyfind must print nothing.
-func (h *hunt) aeskeyfind(when string) func(path string) {
-	return func(path string) {
-		h.t.Helper()
-		if keys := tool(h.t, "aeskeyfind", "-q", path); strings.TrimSpace(keys) != "" {
-			h.t.Errorf("%s: aeskeyfind prints:\n%s", when, keys)
-		}
+func (h *hunt) aeskeyfind(when string, s *snapshot) {
+	h.t.Helper()
+	if keys := inDaemons.aeskeyfind(h.t, s); keys != "" {
+		h.t.Errorf("%s: aeskeyfind prints:\n%s", when, keys)
 	}
 }
 

@@ -339,11 +339,11 @@ func TestUnitLeavesEnough(t *testing.T) {
 	unit := string(readFile(t, "../nbdcrypt.service"))
 	_, rest, ok := strings.Cut(unit, "\nCapabilityBoundingSet=CAP_")
 	left, _, _ := strings.Cut(rest, "\n")
-	if !ok || strings.Contains(left, " ") {
-		t.Fatalf("the unit's capabilities are not one: %q", left)
+	if !ok {
+		t.Fatal("the unit leaves all capabilities")
 	}
 	d := newDaemon(t)
-	d.through("", "setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+"+strings.ToLower(left)+" --")
+	d.through("", "setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+"+strings.ToLower(strings.ReplaceAll(left, " CAP_", ",+"))+" --")
 	d.start()
 	d.do("grant", "create")
 	d.create("vol", "4M", "--encrypted")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/kit"
 )
 
 // passphrase opens the root key.
@@ -36,6 +37,8 @@ func TestRuleA12_TheLifeOfKeys(t *testing.T) {
 	h.collect()
 	h.memory("10 disks under load, garbage collected")
 	h.lockAndUnlock()
+	h.keyMaterial()
+	h.waysIn()
 	detach()
 	h.memory("detached")
 	h.core("detached", true)
@@ -73,6 +76,42 @@ func (h *hunt) lockAndUnlock() {
 	h.memory("locked")
 	h.do("root", "unlock", "--passphrase-file", file)
 	h.memory("after a passphrase unlocked")
+}
+
+// waysIn has slots of the other kinds made and used, under the load, and a disk exported.
+func (h *hunt) waysIn() {
+	h.t.Helper()
+	socket, _ := startTPM(h.t, h.dir+"/tpm")
+	sheet, given := h.dir+"/kit", h.dir+"/given"
+	h.do("root", "recovery", "create", "--shares", "3", "--threshold", "2", "--out", sheet)
+	h.do("root", "recovery", "create", "--name", "whole")
+	h.do("root", "slot", "add", "credential")
+	writeFile(h.t, given, fmt.Appendf(nil, "%x", noise("given", 32)))
+	h.do("root", "slot", "add", "credential", "--name", "given", "--secret-file", given)
+	h.do("root", "slot", "add", "tpm2", "--tpm-device", socket)
+	h.do("root", "slot", "reseal", "tpm2")
+	h.memory("after slots were made")
+	h.do("root", "recovery", "verify", "--kit", sheet+"-1", "--kit", sheet+"-3")
+	h.do("root", "lock")
+	h.do("root", "recovery", "open", "--kit", sheet+"-3", "--kit", sheet+"-2")
+	check(h.t, os.Rename(h.root, h.root+".away"))
+	h.do("root", "lock")
+	if out := h.do("root", "unlock"); !strings.Contains(out, "by slot tpm2") {
+		h.t.Errorf("it was not the TPM: %s", out)
+	}
+	check(h.t, os.Rename(h.root+".away", h.root))
+	h.create("out", "4M", "--encrypted")
+	h.do("disk", "export", "out", h.dir+"/out", "--ciphertext", "--yes")
+	h.memory("after a recovery kit and the TPM opened the root key, and an export")
+	lines := 0
+	for _, k := range h.keys() {
+		if k.paper() {
+			lines += len(k.bytes) / kit.LineSize
+		}
+	}
+	if lines != (3+1)*kit.Lines {
+		h.t.Errorf("%d lines of kits were handed out", lines)
+	}
 }
 
 // refusedAttach asks for a disk whose key is disabled.
@@ -184,7 +223,9 @@ func TestRuleA12_LockedMemory(t *testing.T) {
 	h.keep("under load", shot{snapshot: memory(t, h.pid()), readable: true})
 	h.core("under load", false)
 	detach()
-	h.keep("detached", shot{snapshot: memory(t, h.pid(), h.aeskeyfind("detached")), only: len(h.keys())})
+	detached := memory(t, h.pid())
+	h.aeskeyfind("detached", detached)
+	h.keep("detached", shot{snapshot: detached, only: len(h.keys())})
 	h.core("detached", false)
 	h.end()
 }

@@ -94,8 +94,8 @@ func frozen(t *testing.T, pid int, f func()) {
 	f()
 }
 
-// memory reads whatever root can read of a process through /proc/PID/mem, and hands it as a file to each f.
-func memory(t *testing.T, pid int, f ...func(path string)) *snapshot {
+// memory reads whatever root can read of a process through /proc/PID/mem.
+func memory(t *testing.T, pid int) *snapshot {
 	t.Helper()
 	s := &snapshot{name: "/proc/PID/mem"}
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
@@ -110,12 +110,6 @@ func memory(t *testing.T, pid int, f ...func(path string)) *snapshot {
 	})
 	if s.read < 10<<20 || len(s.blob) < 1<<20 {
 		t.Fatalf("only %d bytes of memory could be read, of them %d are not zero", s.read, len(s.blob))
-	}
-	path := t.TempDir() + "/memory"
-	writeFile(t, path, s.blob)
-	defer os.Remove(path)
-	for _, f := range f {
-		f(path)
 	}
 	return s
 }
@@ -143,9 +137,8 @@ func (s *snapshot) readMapping(t *testing.T, mem io.ReaderAt, m mapping) {
 // oneCore: a core of the daemon has a gigabyte of zeros for what Go has reserved, and more than one may not fit.
 var oneCore sync.Mutex
 
-// core has gdb write a core of a process, and hands the file to each f before it is read and removed. all makes gdb pass over
-// what a process asks to be left out of dumps.
-func core(t *testing.T, pid int, all bool, f ...func(path string)) *snapshot {
+// core has gdb write a core of a process, which is read and removed. all makes gdb pass over what a process asks to be left out of dumps.
+func core(t *testing.T, pid int, all bool) *snapshot {
 	t.Helper()
 	oneCore.Lock()
 	defer oneCore.Unlock()
@@ -160,9 +153,6 @@ func core(t *testing.T, pid int, all bool, f ...func(path string)) *snapshot {
 	said := tool(t, "gcore", args...)
 	path := fmt.Sprintf("%s.%d", args[len(args)-2], pid)
 	defer os.Remove(path)
-	for _, f := range f {
-		f(path)
-	}
 	registers, err := s.readCore(path, mapped)
 	if err != nil || registers < len(threads) {
 		t.Fatalf("the core has the registers of %d threads of %d, err %v; gcore said:\n%s", registers, len(threads), err, said)

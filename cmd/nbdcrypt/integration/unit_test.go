@@ -12,11 +12,13 @@ import (
 func TestUnitIsUnderstood(t *testing.T) {
 	t.Parallel()
 	dir := tempDir(t)
-	// It wants the program to exist.
-	unit := strings.Replace(string(readFile(t, "../nbdcrypt.service")), "/usr/local/bin/nbdcrypt", program, 1)
-	writeFile(t, dir+"/nbdcrypt.service", []byte(unit))
-	writeFile(t, dir+"/nbdcrypt.socket", readFile(t, "../nbdcrypt.socket"))
-	if out, err := exec.Command("systemd-analyze", "verify", dir+"/nbdcrypt.service", dir+"/nbdcrypt.socket").CombinedOutput(); err != nil || len(out) > 0 {
+	for _, name := range []string{"nbdcrypt.service", "nbdcrypt.socket", "nbdcrypt-attach@.service"} {
+		// It wants the program to exist.
+		unit := strings.Replace(string(readFile(t, "../"+name)), "ExecStart=/usr/local/bin/nbdcrypt", "ExecStart="+program, 1)
+		writeFile(t, dir+"/"+name, []byte(unit))
+	}
+	units := []string{"verify", dir + "/nbdcrypt.service", dir + "/nbdcrypt.socket", dir + "/nbdcrypt-attach@db1.service"}
+	if out, err := exec.Command("systemd-analyze", units...).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
