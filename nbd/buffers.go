@@ -1,7 +1,9 @@
 package nbd
 
 import (
+	"bytes"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 )
@@ -64,7 +66,7 @@ func (p *buffers) put(b []byte) {
 		return
 	}
 	if !p.keep(b) {
-		clear(b[:cap(b)])
+		erase(b)
 	}
 }
 
@@ -107,7 +109,7 @@ func (p *buffers) trim() {
 	}
 	p.mu.Unlock()
 	for _, b := range idle {
-		clear(b[:cap(b)])
+		erase(b)
 	}
 }
 
@@ -120,7 +122,7 @@ func (p *buffers) wipe() {
 	p.mu.Unlock()
 	for _, class := range free {
 		for _, b := range class {
-			clear(b[:cap(b)])
+			erase(b)
 		}
 	}
 }
@@ -132,3 +134,14 @@ func (p *buffers) close() {
 	p.mu.Unlock()
 	p.wipe()
 }
+
+// erase clears all of b but pages of zeros. Most of a loan was never written to: only read, what has no memory behind it gets none.
+func erase(b []byte) {
+	for page := range slices.Chunk(b[:cap(b)], len(zeroPage)) {
+		if !bytes.Equal(page, zeroPage[:len(page)]) {
+			clear(page)
+		}
+	}
+}
+
+var zeroPage [4 << 10]byte

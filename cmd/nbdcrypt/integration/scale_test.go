@@ -26,7 +26,7 @@ import (
 const (
 	attachmentMemory = 64 << 10
 	connectionMemory = 32 << 10
-	usedMemory       = 640 << 10 // 80 KiB without journals: with them, first writes of a thousand disks at once hold more buffers
+	usedMemory       = 128 << 10
 	attachTime       = 5 * time.Millisecond
 	maxConnections   = 1024
 )
