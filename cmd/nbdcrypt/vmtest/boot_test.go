@@ -32,11 +32,11 @@ func TestBootFromEncryptedDisk(t *testing.T) {
 		t.Errorf("the root is %q", root)
 	}
 	const word = "a word that is written on the root file system\n"
-	m.Run("yes '" + strings.TrimSpace(word) + "' | head -c 1000000 >/root/words; sync")
+	m.Run("yes '" + strings.TrimSpace(word) + "' | head -c 1000000 >/words; sync")
 	m.Stop()
 	nbdcrypt("detach", "server")
 	m = boot()
-	if words := m.Get("/root/words"); len(words) != 1_000_000 || !bytes.HasPrefix(words, []byte(word)) {
+	if words := m.Get("/words"); len(words) != 1_000_000 || !bytes.HasPrefix(words, []byte(word)) {
 		t.Errorf("%d bytes are in the file that was written before, not 1000000", len(words))
 	}
 	m.Stop()

@@ -18,11 +18,11 @@ func TestSystemd(t *testing.T) {
 	m := boot()
 	disksOneAndTwo(m)
 	m.Run("head -c 8000000 /dev/urandom >/srv/one/file; cp /srv/one/file /srv/two/; systemctl restart nbdcrypt; cmp /srv/one/file /srv/two/file; echo after >>/srv/one/file; sync")
-	m.Run("head -c 8000000 /dev/urandom >/srv/two/late; sha256sum /srv/*/file /srv/two/late >/root/sums; sync /root/sums; systemctl poweroff --no-block")
+	m.Run("head -c 8000000 /dev/urandom >/srv/two/late; sha256sum /srv/*/file /srv/two/late >/sums; sync /sums; systemctl poweroff --no-block")
 	m.Ended()
 
 	m = boot()
-	m.Run("systemctl is-active srv-one.mount nbdcrypt-attach@one nbdcrypt-attach@two; grep ' /srv/one ' /proc/mounts; grep ' /srv/two ' /proc/mounts; sha256sum -c /root/sums")
+	m.Run("systemctl is-active srv-one.mount nbdcrypt-attach@one nbdcrypt-attach@two; grep ' /srv/one ' /proc/mounts; grep ' /srv/two ' /proc/mounts; sha256sum -c /sums")
 	for _, bad := range []string{"recovery complete", "I/O error", "recovery required"} {
 		if out := m.Run("dmesg"); strings.Contains(out, bad) {
 			t.Errorf("the kernel says %q:\n%s", bad, out)
