@@ -9,6 +9,8 @@ import (
 const (
 	// sourceSize is what a connection that waits holds: room for a burst of headers, or for one small write.
 	sourceSize = 8 << 10
+	// firstLoan is what it borrows when input has filled that: most that goes on is one longer write.
+	firstLoan = 32 << 10
 	// loanSize is what it borrows while its client keeps it busy: room for many small writes, or for a piece of a long one
 	// and what is before it.
 	loanSize = 512 << 10
@@ -23,6 +25,7 @@ type source struct {
 	small      []byte
 	head, tail int
 	pool       *buffers // of loans; nil before there is an export
+	loan       int      // how much to borrow: once more was needed than the first loan, more at once
 	eager      bool     // the last read filled the buffer
 	needed     int      // by who waits
 	beforeWait func()   // is called when there is no input; nil for nothing
@@ -36,7 +39,7 @@ type source struct {
 
 func newSource(r io.Reader) *source {
 	small := make([]byte, sourceSize)
-	s := &source{r: r, buf: small, small: small}
+	s := &source{r: r, buf: small, small: small, loan: firstLoan}
 	if sc, ok := r.(syscall.Conn); ok {
 		s.raw, _ = sc.SyscallConn()
 	}
@@ -75,9 +78,13 @@ func (s *source) need(n, limit int) error {
 func (s *source) makeRoom(n int) {
 	have := s.buffered()
 	switch {
-	case n > len(s.buf), s.eager && len(s.buf) == sourceSize && s.pool != nil:
-		loan := s.pool.get(loanSize)
+	case n > len(s.buf), s.eager && len(s.buf) < loanSize && s.pool != nil:
+		if len(s.buf) > sourceSize || n > firstLoan {
+			s.loan = loanSize
+		}
+		loan := s.pool.get(s.loan)
 		copy(loan, have)
+		s.giveBack()
 		s.buf, s.head, s.tail = loan, 0, len(have)
 	case len(have) == 0:
 		s.head, s.tail = 0, 0
@@ -94,8 +101,15 @@ func (s *source) settle() {
 		return
 	}
 	copy(s.small, have)
-	s.pool.put(s.buf)
+	s.giveBack()
 	s.buf, s.head, s.tail, s.eager = s.small, 0, len(have), false
+}
+
+// giveBack ends the loan, if there is one.
+func (s *source) giveBack() {
+	if len(s.buf) > sourceSize {
+		s.pool.put(s.buf)
+	}
 }
 
 // receive reads once: into p, or behind tail at most limit bytes.

@@ -26,7 +26,7 @@ import (
 const (
 	attachmentMemory = 64 << 10
 	connectionMemory = 32 << 10
-	usedMemory       = 128 << 10
+	usedMemory       = 160 << 10 // about 96 KiB: a request of 48 KiB, a piece of what the client sent with it, a journal
 	attachTime       = 5 * time.Millisecond
 	maxConnections   = 1024
 )
