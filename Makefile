@@ -99,7 +99,7 @@ test-vm-short: ## a real kernel, power cuts, kills and faults, in virtual machin
 	go test -tags vm -count=1 -v -timeout 15m -parallel $$(nproc) ./$(VMTEST) | tee bin/vm.log | grep -vE '^=== '
 	@if grep -E '^ *--- SKIP' bin/vm.log; then echo "the tests above were skipped"; exit 1; fi
 
-test-vm: ## the same with a hundred power cuts and kills, there and on this machine, and what takes minutes: an hour
+test-vm: ## the same with a hundred power cuts and kills, there and on this machine, and what takes minutes: half an hour
 	@$(INTEGRATION)/packages $(VMTEST)/packages.txt $(INTEGRATION)/packages.txt
 	@mkdir -p bin
 	go test -tags integration -count=1 -v -timeout 30m -run Killed ./$(INTEGRATION) -kills 100 | tee bin/vm.log | grep -vE '^=== '
