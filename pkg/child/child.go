@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"nbdcrypt/pkg/process"
 	"nbdcrypt/pkg/secret"
 )
 
@@ -93,7 +94,7 @@ func ask(ctx context.Context, op *operation, why secret.Purpose, parts [][]byte,
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args, cmd.Env, cmd.Dir = []string{marker, op.word}, []string{}, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, out, err := start(cmd)
+	in, out, err := process.StartPiped(cmd)
 	if err != nil {
 		close(sent)
 		return outcome{err: err}
@@ -128,24 +129,4 @@ func send(in *os.File, parts [][]byte) (err error) {
 		err = errors.Join(err, errPart)
 	}
 	return errors.Join(err, in.Close())
-}
-
-// start starts cmd between two pipes and returns our ends of them. They are given to it as files: anything else would be
-// copied through buffers on the heap.
-func start(cmd *exec.Cmd) (in, out *os.File, err error) {
-	theirIn, in, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer theirIn.Close()
-	out, theirOut, err := os.Pipe()
-	if err != nil {
-		return nil, nil, errors.Join(err, in.Close())
-	}
-	defer theirOut.Close()
-	cmd.Stdin, cmd.Stdout = theirIn, theirOut
-	if err := cmd.Start(); err != nil {
-		return nil, nil, errors.Join(err, in.Close(), out.Close())
-	}
-	return in, out, nil
 }

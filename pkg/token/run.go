@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"nbdcrypt/pkg/process"
 )
 
 // maxWords bounds what a helper says in words.
@@ -39,7 +41,7 @@ func runProgram(ctx context.Context, program string, r Request, take func(io.Rea
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Env, cmd.Dir = environment(os.Environ()), "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, out, err := start(cmd)
+	in, out, err := process.StartPiped(cmd)
 	if err != nil {
 		return 0, "", err
 	}
@@ -88,26 +90,6 @@ func readAnswer(from io.Reader, take func(io.Reader) error) (Answer, string, err
 	}
 	words, err := io.ReadAll(io.LimitReader(from, maxWords))
 	return Answer(kind[0]), strings.ToValidUTF8(string(words), "?"), err
-}
-
-// start starts cmd between two pipes and returns our ends of them. They are given to it as files: anything else would be
-// copied through buffers on the heap.
-func start(cmd *exec.Cmd) (in, out *os.File, err error) {
-	theirIn, in, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer theirIn.Close()
-	out, theirOut, err := os.Pipe()
-	if err != nil {
-		return nil, nil, errors.Join(err, in.Close())
-	}
-	defer theirOut.Close()
-	cmd.Stdin, cmd.Stdout = theirIn, theirOut
-	if err := cmd.Start(); err != nil {
-		return nil, nil, errors.Join(err, in.Close(), out.Close())
-	}
-	return in, out, nil
 }
 
 // ownVariables are what the service manager told the daemon, and nobody else.
