@@ -40,17 +40,23 @@ type Options struct {
 
 // Run measures. What can't be measured is in the report; without fio there is none.
 func Run(ctx context.Context, o Options) (Report, error) {
+	return alone(ctx, func(ctx context.Context) (Report, error) { return measured(ctx, o) })
+}
+
+// alone measures with signals held, and tells an interrupt from what failed.
+func alone[R any](ctx context.Context, measure func(context.Context) (R, error)) (R, error) {
 	// Servers end with the thread that started them: this one has to live as long as they.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ctx, release := process.HoldSignals(ctx)
 	defer release()
-	report, err := measured(ctx, o)
+	var none R
+	report, err := measure(ctx)
 	switch {
 	case ctx.Err() != nil && err != nil:
-		return Report{}, refusal.New(refusal.Failed, "", "bench: interrupted")
+		return none, refusal.New(refusal.Failed, "", "bench: interrupted")
 	case err != nil:
-		return Report{}, fmt.Errorf("bench: %w", err)
+		return none, fmt.Errorf("bench: %w", err)
 	}
 	return report, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 
 	"nbdcrypt/pkg/bench"
@@ -100,18 +99,7 @@ type strata struct {
 
 // Layers measures what snapshots cost, those who write meanwhile and those who read and write afterwards, and how long backups take.
 func Layers(ctx context.Context, o LayersOptions) (LayersReport, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	ctx, release := process.HoldSignals(ctx)
-	defer release()
-	report, err := layered(ctx, o)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		return LayersReport{}, refusal.New(refusal.Failed, "", "bench: interrupted")
-	case err != nil:
-		return LayersReport{}, fmt.Errorf("bench: %w", err)
-	}
-	return report, nil
+	return alone(ctx, func(ctx context.Context) (LayersReport, error) { return layered(ctx, o) })
 }
 
 func layered(ctx context.Context, o LayersOptions) (report LayersReport, err error) {

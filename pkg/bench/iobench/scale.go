@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/process"
-	"nbdcrypt/pkg/refusal"
 )
 
 // What the project wants at most.
@@ -62,18 +60,7 @@ type crowd struct {
 
 // Scale measures what idle attachments and connections take, and how long a call takes among many.
 func Scale(ctx context.Context, o ScaleOptions) (ScaleReport, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	ctx, release := process.HoldSignals(ctx)
-	defer release()
-	report, err := scaled(ctx, o)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		return ScaleReport{}, refusal.New(refusal.Failed, "", "bench: interrupted")
-	case err != nil:
-		return ScaleReport{}, fmt.Errorf("bench: %w", err)
-	}
-	return report, nil
+	return alone(ctx, func(ctx context.Context) (ScaleReport, error) { return scaled(ctx, o) })
 }
 
 func scaled(ctx context.Context, o ScaleOptions) (report ScaleReport, err error) {
