@@ -303,7 +303,7 @@ func TestHungChildIsLeft(t *testing.T) {
 	}
 	began := time.Now()
 	_, err = run(t.Context(), &slow, secret.Purpose{}, head, []byte("x"))
-	if !errors.As(err, &errSlow{}) || time.Since(began) > 2*time.Second {
+	if !errors.As(err, &errSlow{}) || time.Since(began) > 10*time.Second {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 }

@@ -23,7 +23,7 @@ const (
 	softHSM  = "/usr/lib/softhsm/libsofthsm2.so"
 	rightPIN = "48291507"
 	// soonEnough is how long what waits for a token may take.
-	soonEnough = 5 * time.Second
+	soonEnough = 10 * time.Second
 )
 
 // buildHelper compiles the helper beside the program under test, once.

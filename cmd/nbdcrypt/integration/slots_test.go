@@ -142,7 +142,7 @@ func TestRuleC8_TPMOpensTheStore(t *testing.T) {
 		away := c.put()
 		began := time.Now()
 		d.start()
-		if took := time.Since(began); took > 8*time.Second || !d.status().Locked || !d.warned(c.words) {
+		if took := time.Since(began); took > 15*time.Second || !d.status().Locked || !d.warned(c.words) {
 			t.Errorf("%s: after %v, %v", what, took, d.status().Warnings)
 		}
 		d.stop()

@@ -43,9 +43,7 @@ func (at *site) luksHead(ctx context.Context) ([]byte, error) {
 		if err := os.WriteFile(at.passphrase(), []byte(rand.Text()), 0o600); err != nil {
 			return nil, err
 		}
-		_, err := run(ctx, patience, "qemu-img", "create", "-q", "-f", "luks", "--object", "secret,id=key,file="+at.passphrase(),
-			"-o", "key-secret=key,cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64,iter-time=10", template, fmt.Sprint(luksData))
-		if err != nil {
+		if err := makeLUKS(ctx, at.passphrase(), template); err != nil {
 			return nil, err
 		}
 	}
@@ -54,6 +52,19 @@ func (at *site) luksHead(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("a LUKS volume of %d bytes: %w", len(whole), err)
 	}
 	return whole[:len(whole)-luksData], nil
+}
+
+// makeLUKS tries a few times, since qemu-img gives up ("Unable to get accurate CPU usage") where the kernel counts a thread's time too
+// coarsely for what the passphrase should cost.
+func makeLUKS(ctx context.Context, passphrase, path string) (err error) {
+	for range 20 {
+		_, err = run(ctx, patience, "qemu-img", "create", "-q", "-f", "luks", "--object", "secret,id=key,file="+passphrase,
+			"-o", "key-secret=key,cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64,iter-time=10", path, fmt.Sprint(luksData))
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "accurate CPU usage") {
+			return err
+		}
+	}
+	return err
 }
 
 // luksData is how much data the volume has that heads are taken from.
