@@ -98,9 +98,7 @@ func TestLayersKilled(t *testing.T) {
 	d.stop()
 	d.start()
 	d.checkClean()
-	if left := d.layerFiles(); len(left) != 0 {
-		t.Errorf("left in the pool: %q", left)
-	}
+	d.leavesLayerFiles(0)
 }
 
 // layerCommands runs commands until one is cut off. Some are refused because of what an earlier round has left.
@@ -152,14 +150,13 @@ func TestRuleC15_KilledWhileRekeying(t *testing.T) {
 	}
 	d.do("disk", "rekey", "vol")
 	d.holds("vol", held, 0)
-	if now := d.dek("vol"); bytes.Equal(now, old) || exists(bottom) {
-		t.Errorf("the key is another: %v; the old layer is there: %v", !bytes.Equal(now, old), exists(bottom))
+	if bytes.Equal(d.dek("vol"), old) {
+		t.Error("the key is not another one")
 	}
+	waitFor(t, "the old layer is there", func() bool { return !exists(bottom) })
 	d.noMarker("re-keyed")
 	d.checkClean()
-	if left := d.layerFiles(); len(left) != 2 {
-		t.Errorf("of one disk with one layer there is %q", left)
-	}
+	d.leavesLayerFiles(2) // of one disk with one layer
 }
 
 // layerFiles are all files of layers.
@@ -168,6 +165,13 @@ func (d *daemon) layerFiles() []string {
 	list, err := filepath.Glob(d.pool + "/*/*")
 	check(d.t, err)
 	return list
+}
+
+// leavesLayerFiles waits until so many files of layers are left: the daemon removes what a merge or a half-made layer has left in its
+// own time.
+func (d *daemon) leavesLayerFiles(n int) {
+	d.t.Helper()
+	waitFor(d.t, fmt.Sprintf("not %d files of layers in %s", n, d.pool), func() bool { return len(d.layerFiles()) == n })
 }
 
 func (d *daemon) diskNames() (names []string) {
