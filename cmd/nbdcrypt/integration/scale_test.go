@@ -27,7 +27,7 @@ import (
 const (
 	attachmentMemory = 64 << 10
 	connectionMemory = 32 << 10
-	usedMemory       = 256 << 10 // about 96 KiB: a request of 50,000 bytes and a piece of what arrived with it; twice where all arrived at once
+	usedMemory       = 512 << 10 // about 96 KiB: a request of 50,000 bytes and a piece of what arrived with it; two to three times that where all is busy
 	attachTimes      = 10
 	maxConnections   = 1024
 )
