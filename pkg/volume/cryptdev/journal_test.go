@@ -40,6 +40,12 @@ func newKilled(t *testing.T, size int64, encrypted bool) *killed {
 	k.tower = newTower(t, k.faults, size, encrypted)
 	k.writes = layer.Options{Journals: journals}
 	k.faults.Hook(k.step)
+	k.commit = func() error { // a layer that was being opened when the process ended is no part of the disk
+		if k.isGone() {
+			return pooltest.ErrPower
+		}
+		return nil
+	}
 	return k
 }
 

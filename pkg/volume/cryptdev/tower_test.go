@@ -23,6 +23,7 @@ type tower struct {
 	points []point
 	device *cryptdev.Device
 	writes layer.Options // how layers are opened for writing
+	commit func() error  // fails where a catalog would take nothing any more; nil for never
 }
 
 // level is a layer; sealed tells that it was made durable after it was frozen.
@@ -76,7 +77,11 @@ func (w *tower) push(between func() error) error {
 		return err
 	}
 	l, err := top.tryLayer(w.writes)
+	if err == nil && w.commit != nil {
+		err = w.commit()
+	}
 	if err != nil {
+		top.closeAll()
 		return err
 	}
 	w.levels[0].size = w.size
