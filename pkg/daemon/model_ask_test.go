@@ -87,7 +87,7 @@ func (g *game) play(a ask, against against) (answer []byte, done bool) {
 	if !against.allows(code) {
 		g.failf("exit code %d, want %v: %s", code, against, answer)
 	}
-	g.audited(a, code)
+	g.audited(a, code, toldUnclean(a, code, answer))
 	if !a.quiet {
 		g.played[fmt.Sprintf("%s: %d", g.routeOf(a).verb, code)]++
 	}
@@ -160,17 +160,29 @@ func (g *game) routeOf(a ask) route {
 	return route{}
 }
 
-// audited holds the log against a call: one record more, which tells who did what and how it ended.
-func (g *game) audited(a ask, code int) {
+// toldUnclean is how many records come after that of a call: one of an attach that says that writes may be lost.
+func toldUnclean(a ask, code int, answer []byte) (after int) {
+	var out control.Attached
+	if a.route == control.RouteAttach && code == 0 && json.Unmarshal(answer, &out) == nil && out.Unclean && !out.ReadOnly {
+		after = 1
+	}
+	return after
+}
+
+// audited holds the log against a call: one record more, which tells who did what and how it ended, and others after it.
+func (g *game) audited(a ask, code, after int) {
 	g.rt.Helper()
 	also := a.also
 	if code != 0 {
 		also = a.alsoRefused
 	}
 	if !a.uncounted {
-		g.recorded(also + 1)
+		g.recorded(also + 1 + after)
 	}
-	rec := g.lastRecord()
+	if rec := g.lastRecord(0); after > 0 && rec.Verb != "disk.unclean" {
+		g.failf("%+v is recorded of an attach that says that writes may be lost", rec)
+	}
+	rec := g.lastRecord(after)
 	outcome := audit.OK
 	if code != 0 {
 		outcome = audit.Refused
@@ -185,12 +197,22 @@ func (g *game) recorded(want int) {
 	g.rt.Helper()
 	head := g.d.log.Head().Seq
 	if head != g.head+uint64(want) {
-		g.failf("%d records more are in the audit log, want %d; the last: %+v", head-g.head, want, g.lastRecord())
+		g.failf("%d records more are in the audit log, want %d; the last: %s", head-g.head, want, g.lastRecords())
 	}
 	g.head = head
 }
 
-func (g *game) lastRecord() (rec audit.Record) {
+// lastRecord is the last record, but for some after it.
+func (g *game) lastRecord(after int) (rec audit.Record) {
+	lines := bytes.Split(bytes.TrimSuffix(g.lastRecords(), []byte("\n")), []byte("\n"))
+	if err := json.Unmarshal(lines[len(lines)-1-after], &rec); err != nil {
+		g.failf("the last record of the audit log: %v", err)
+	}
+	return rec
+}
+
+// lastRecords is the end of the audit log.
+func (g *game) lastRecords() []byte {
 	f, err := os.Open(filepath.Join(g.o.State, keystore.AuditFile))
 	if err != nil {
 		g.failf("%v", err)
@@ -201,11 +223,7 @@ func (g *game) lastRecord() (rec audit.Record) {
 	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {
 		g.failf("%v", err)
 	}
-	tail = bytes.TrimSuffix(tail, []byte("\n"))
-	if err := json.Unmarshal(tail[bytes.LastIndexByte(tail, '\n')+1:], &rec); err != nil {
-		g.failf("the last record of the audit log: %v", err)
-	}
-	return rec
+	return tail
 }
 
 // failf says what is wrong. rapid takes two failures for the same only if they say the same, so that ids are told beside that: else

@@ -90,15 +90,17 @@ func (g *game) attach() {
 			what = append(what, g.needs(d.key)...)
 		}
 	}
-	answer, done := g.play(ask{who: g.somebody(), route: control.RouteAttach, name: ref, body: in}.about(d.under()), what)
+	a := ask{who: g.somebody(), route: control.RouteAttach, name: ref, body: in}.about(d.under())
+	answer, done := g.play(a, what)
 	if !done {
 		return
 	}
 	if out := decode[control.Attached](g, answer); out.Disk != d.name || out.ReadOnly != in.ReadOnly {
 		g.failf("attached: %s", answer)
 	}
+	after := toldUnclean(a, 0, answer)
 	d.attached, d.readOnly = true, in.ReadOnly
-	if released := g.lastRecord().Key; d.key != nil && released != (keystore.KeyVersionRef{ID: d.key.id, Version: d.version}).String() {
+	if released := g.lastRecord(after).Key; d.key != nil && released != (keystore.KeyVersionRef{ID: d.key.id, Version: d.version}).String() {
 		g.failf("the audit log says that %q was released", released)
 	}
 }

@@ -231,7 +231,7 @@ func (g *game) elsewhere(a ask) {
 	if code != want {
 		g.failf("%s by %d in a project that is not there: %d, want %d", a.route, a.who, code, want)
 	}
-	g.audited(a, code)
+	g.audited(a, code, 0)
 }
 
 // list lists keys or disks as somebody: all of them to who has a role, else what is under keys that he has a grant of.

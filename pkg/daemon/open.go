@@ -168,7 +168,7 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("daemon: %w", err)
 	}
 	d.volumes, err = volume.Open(ctx, volume.Config{Catalog: d.catalog, Keys: d.keys, Pool: d.pool, Clock: d.clock,
-		Log: d.o.Log, Host: host, Instance: uuid.NewString(), Backups: d.o.Backups, Failed: d.syncFailed,
+		Log: d.o.Log, Host: host, Instance: uuid.NewString(), Backups: d.o.Backups, Failed: d.syncFailed, Told: d.uncleanTold,
 		Journal: filepath.Join(d.o.Run, journalDir, d.root.Store.String()), Unguarded: d.unguarded})
 	return err
 }
@@ -184,6 +184,11 @@ func (d *Daemon) unguarded(why error) {
 // syncFailed records what the catalog has just kept, so that a crash after it does not look like a verb that was cut off.
 func (d *Daemon) syncFailed(a *volume.Attachment, cause error) {
 	d.recordOwn("disk.failed", a.Project, a.Disk.String(), refusal.New(refusal.Failed, "", "a sync failed: %w", cause))
+}
+
+// uncleanTold records the same of an attach that said what the attachment before it may have lost.
+func (d *Daemon) uncleanTold(a *volume.Attachment) {
+	d.recordOwn("disk.unclean", a.Project, a.Disk.String(), nil)
 }
 
 // administrators names who can grant, for refusals; one that can't be looked up is left out.

@@ -76,7 +76,7 @@ func (s *Service) Attach(ctx context.Context, request string, spec AttachSpec) (
 		spec.Attached(a, share)
 	}
 	if a.Unclean && !a.ReadOnly {
-		s.notes.Go(func() { s.noteTold(a) })
+		s.noteTold(a)
 	}
 	return a, nil
 }

@@ -88,6 +88,9 @@ func (s *Service) noteTold(a *Attachment) {
 	if err != nil {
 		s.Log.Warn("the next attach may tell once more what this one told", "disk", a.Name, "err", err)
 	}
+	if s.Told != nil {
+		s.Told(a)
+	}
 }
 
 // noteFailure keeps in the catalog that a sync failed, so that the next attach can say so even after a crash.

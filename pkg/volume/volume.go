@@ -40,6 +40,8 @@ type Config struct {
 	Unguarded func(why error)
 	// Failed is told of a failed sync once the catalog has kept it. It may be nil.
 	Failed func(a *Attachment, cause error)
+	// Told is told of an attachment whose maker learns that the one before it may have lost writes. It may be nil.
+	Told func(a *Attachment)
 }
 
 // Service holds the disks of one state directory. Its methods may be called from many goroutines.
