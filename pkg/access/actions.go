@@ -92,6 +92,23 @@ const (
 	AuditList
 	AuditVerify
 	AuditHead
+	ServerCreate
+	ServerList
+	ServerShow
+	ServerStart
+	ServerStop
+	ServerDelete
+	ServerAttach
+	ServerDetach
+	ConfigCreate
+	ConfigList
+	ConfigShow
+	ConfigDelete
+	GroupCreate
+	GroupList
+	GroupShow
+	GroupScale
+	GroupDelete
 )
 
 // rule says what an action is called and who may do it.
@@ -222,6 +239,25 @@ var rules = map[Action]rule{
 	AuditList:   {verb: "read the audit log", roles: overseers},
 	AuditVerify: {verb: "verify the audit log", roles: overseers, store: true},
 	AuditHead:   {verb: "see the audit log's head", roles: overseers, store: true},
+
+	// A server has several disks, under several keys: a grant of one of them is not enough.
+	ServerCreate: {verb: "create servers", roles: users},
+	ServerList:   {verb: "list servers", roles: everyRole},
+	ServerShow:   {verb: "see servers", roles: everyRole},
+	ServerStart:  {verb: "start servers", roles: users},
+	ServerStop:   {verb: "stop servers", roles: users},
+	ServerDelete: {verb: "delete servers", roles: users},
+	ServerAttach: {verb: "give servers disks", roles: users},
+	ServerDetach: {verb: "take disks from servers", roles: users},
+	ConfigCreate: {verb: "create scaling configurations", roles: users},
+	ConfigList:   {verb: "list scaling configurations", roles: everyRole},
+	ConfigShow:   {verb: "see scaling configurations", roles: everyRole},
+	ConfigDelete: {verb: "delete scaling configurations", roles: users},
+	GroupCreate:  {verb: "create scaling groups", roles: users},
+	GroupList:    {verb: "list scaling groups", roles: everyRole},
+	GroupShow:    {verb: "see scaling groups", roles: everyRole},
+	GroupScale:   {verb: "scale groups", roles: users},
+	GroupDelete:  {verb: "delete scaling groups", roles: users},
 }
 
 // String is what a refusal calls the action.

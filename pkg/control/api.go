@@ -253,6 +253,16 @@ type Disk struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Space is counted by RouteDiskShow alone, where it can be.
 	Space *DiskSpace `json:"space,omitempty"`
+	// Bootable tells that it was made to boot a server from. Server is the one that has it, which RouteDiskShow alone tells.
+	Bootable bool        `json:"bootable,omitempty"`
+	Server   *DiskServer `json:"server,omitempty"`
+}
+
+// DiskServer is the server that has a disk, and as what.
+type DiskServer struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Role string `json:"role"`
 }
 
 // DiskKey names the CMK that a disk is under.

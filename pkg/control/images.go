@@ -9,10 +9,11 @@ import (
 	"nbdcrypt/pkg/refusal"
 )
 
-// ImageCreate asks for an image of a disk, as that is at this moment. Encrypted and Key may be named, and have to be the disk's then.
+// ImageCreate asks for an image of a disk, or of a server's system disk, as that is at this moment. Encrypted and Key may be named, and have to be the disk's then.
 type ImageCreate struct {
 	Name      string `json:"name"`
-	Disk      string `json:"disk"`
+	Disk      string `json:"disk,omitempty"`
+	Server    string `json:"server,omitempty"`
 	Encrypted *bool  `json:"encrypted,omitempty"`
 	Key       string `json:"key,omitempty"`
 }
