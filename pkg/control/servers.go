@@ -201,8 +201,10 @@ type ScalingGroup struct {
 	Warnings []string  `json:"warnings,omitempty"`
 }
 
-// ServerRun asks for a lease. Continues has an entry for each disk of a run whose daemon went: those have to be as it left them.
+// ServerRun asks for a lease. Token is a secret of the runner's, 32 hexadecimal digits: the exports are called by it, so that a QEMU whose run is over finds none.
+// Continues has an entry for each disk of a run whose daemon went: those have to be as it left them.
 type ServerRun struct {
+	Token     string      `json:"token"`
 	Continues []Continues `json:"continues,omitempty"`
 }
 
@@ -228,6 +230,8 @@ type RunOrder struct {
 	// Timeout is how long OrderStop leaves the guest to shut down.
 	Timeout string   `json:"timeout,omitempty"`
 	Disk    *RunDisk `json:"disk,omitempty"`
+	// Bye tells that the daemon stops, and lets go of the disks as they are: the runner asks the next one.
+	Bye bool `json:"bye,omitempty"`
 }
 
 // What a runner can be told to do. It answers each with a RunReport of the same ID, OrderStop and OrderKill once QEMU has ended.
@@ -238,11 +242,18 @@ const (
 	OrderUnplug = "unplug"
 )
 
-// RunReport is a line from a runner to the daemon: that it runs, the answer to an order, or how the run ended. After Ended it closes the line.
+// RunReport is a line from a runner to the daemon: that the first order has come, upon which the exports open, that QEMU runs, the answer to an order, or how the run
+// ended. After Ended it closes the line.
 type RunReport struct {
+	Taken   bool           `json:"taken,omitempty"`
 	Running *RunningServer `json:"running,omitempty"`
-	ID      int            `json:"id,omitempty"`
-	Error   *Error         `json:"error,omitempty"`
+	// Left is the id of a disk that the guest gave away after the order to unplug it had timed out.
+	Left string `json:"left,omitempty"`
+	// Paused says why the guest stands still, such as a full pool; Resumed that it goes on.
+	Paused  string `json:"paused,omitempty"`
+	Resumed bool   `json:"resumed,omitempty"`
+	ID      int    `json:"id,omitempty"`
+	Error   *Error `json:"error,omitempty"`
 	// Warning of an answer says what the caller should know, such as that the guest had to be switched off.
 	Warning string `json:"warning,omitempty"`
 	Ended   string `json:"ended,omitempty"`
