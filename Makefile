@@ -3,10 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: build pkcs11 demo bench test packages style unit purego arm64 fuzz integration test-vm-short test-vm clean help
+.PHONY: build pkcs11 demo bench test fresh packages style unit purego arm64 fuzz integration test-vm-short test-vm rules clean help
 
 INTEGRATION := cmd/nbdcrypt/integration
 VMTEST := cmd/nbdcrypt/vmtest
+# Reads go test -json, prints what go test would without, and keeps the list of tests that ran, which `make rules` reads.
+TESTLOG := go run ./cmd/nbdcrypt/testlog
+LISTS := bin/tests
 FUZZTIME ?= 2000x
 FUZZTIME_NBD ?= 250000x
 # Tests wait for syncs, processes and each other as long as they compute: more of them at once than there are processors.
@@ -34,7 +37,11 @@ bench: build ## the cipher, the server beside others, layers, many disks: half a
 	bin/nbdcrypt bench layers
 	bin/nbdcrypt bench scale
 
-test: packages style unit purego arm64 fuzz integration test-vm-short ## everything; as root, on Debian, it installs the packages it needs
+test: fresh packages style unit purego arm64 fuzz integration test-vm-short rules ## everything; as root, on Debian, it installs the packages it needs
+
+# What an older run has shown does not count.
+fresh:
+	@rm -rf $(LISTS)
 
 packages: ## the Debian packages that the tests need: installed as root, named otherwise
 	@$(INTEGRATION)/packages $(INTEGRATION)/packages.txt $(VMTEST)/packages.txt
@@ -44,6 +51,7 @@ style: ## gofmt and go vet, which also holds assembly against its declarations
 	go vet ./...
 	go vet -tags integration,keytest,clocktest,vm ./...
 	go vet -tags vm,long ./$(VMTEST)/...
+	go vet -tags rules ./cmd/nbdcrypt/testlog
 	CGO_ENABLED=1 go vet -tags pkcs11 ./cmd/nbdcrypt-pkcs11
 	go vet -tags purego ./xts ./pkg/aes256 ./pkg/bench ./pkg/secret
 	GOARCH=arm64 go vet ./...
@@ -54,11 +62,12 @@ style: ## gofmt and go vet, which also holds assembly against its declarations
 # daemon is that of pkg/daemon, and not the long tests that do one thing after the other.
 ONEBYONE := PowerCuts|PowerGoes|AnyHistory|DeepStacks|EveryRoleAt|EveryVerbLeaves|AtMost250Versions|DamagedRecordTakes|DamagedLogIs|MetricsRights
 unit: ## the tests that need nothing but Go, then those of what runs side by side under the race detector (which needs gcc)
-	go test -p $(ATONCE) ./...
+	go test -json -p $(ATONCE) ./... | $(TESTLOG) $(LISTS)/unit.json
 	@memory=$${TMPDIR:-/tmp}; probe=$$(mktemp -p /dev/shm 2>/dev/null || true); \
 	if [ -n "$$probe" ] && cp /bin/true "$$probe" && chmod +x "$$probe" && "$$probe" && [ "$$(df -k --output=avail /dev/shm | tail -n 1)" -gt 4000000 ]; then memory=/dev/shm; fi; \
 	rm -f "$$probe"; echo "go test -race -short (files in $$memory)"; \
-	GOTMPDIR=$${GOTMPDIR:-$${TMPDIR:-/tmp}} TMPDIR=$$memory CGO_ENABLED=1 go test -p $(ATONCE) -race -short -skip '$(ONEBYONE)' $$(go list ./... | grep -vE '^nbdcrypt/(xts|cmd/|pkg/(aes256|bench|demo|kit)($$|/))')
+	GOTMPDIR=$${GOTMPDIR:-$${TMPDIR:-/tmp}} TMPDIR=$$memory CGO_ENABLED=1 go test -json -p $(ATONCE) -race -short -skip '$(ONEBYONE)' $$(go list ./... | grep -vE '^nbdcrypt/(xts|cmd/|pkg/(aes256|bench|demo|kit)($$|/))') | \
+		$(TESTLOG) $(LISTS)/unit-race.json
 
 purego: ## the tests of what the tag purego builds without assembly, and of disks on top of it
 	go test -tags purego -short ./xts ./pkg/aes256 ./pkg/bench ./pkg/volume/...
@@ -86,25 +95,22 @@ fuzz: ## each fuzz target for a moment (FUZZTIME=2000x, FUZZTIME_NBD=250000x)
 
 # A test that was skipped shows nothing, so it counts as failed.
 integration: ## the real binary against real clients; needs root
-	@mkdir -p bin
-	go test -tags integration -count=1 -v -timeout 10m -run 'Tool' ./nbd | tee bin/integration.log | grep -vE '^=== '
-	go test -tags integration -count=1 -v -timeout 10m ./pkg/demo | tee -a bin/integration.log | grep -vE '^=== '
-	go test -tags integration -count=1 -v -timeout 20m -parallel $(ATONCE) ./$(INTEGRATION) | tee -a bin/integration.log | grep -vE '^=== '
-	@if grep -E '^ *--- SKIP' bin/integration.log; then echo "the tests above were skipped"; exit 1; fi
+	go test -json -tags integration -count=1 -timeout 10m -run 'Tool' ./nbd | $(TESTLOG) -v -noskip $(LISTS)/integration-nbd.json
+	go test -json -tags integration -count=1 -timeout 10m ./pkg/demo | $(TESTLOG) -v -noskip $(LISTS)/integration-demo.json
+	go test -json -tags integration -count=1 -timeout 20m -parallel $(ATONCE) ./$(INTEGRATION) | $(TESTLOG) -v -noskip $(LISTS)/integration.json
 
 # The virtual machines run on QEMU without KVM: each takes one processor, so that as many tests run at once as there are.
 test-vm-short: ## a real kernel, power cuts, kills and faults, in virtual machines: a few of each (part of test)
 	@$(INTEGRATION)/packages $(VMTEST)/packages.txt
-	@mkdir -p bin
-	go test -tags vm -count=1 -v -timeout 15m -parallel $$(nproc) ./$(VMTEST) | tee bin/vm.log | grep -vE '^=== '
-	@if grep -E '^ *--- SKIP' bin/vm.log; then echo "the tests above were skipped"; exit 1; fi
+	go test -json -tags vm -count=1 -timeout 15m -parallel $$(nproc) ./$(VMTEST) | $(TESTLOG) -v -noskip $(LISTS)/test-vm-short.json
 
 test-vm: ## the same with a hundred power cuts and kills, there and on this machine, and what takes minutes: half an hour
 	@$(INTEGRATION)/packages $(VMTEST)/packages.txt $(INTEGRATION)/packages.txt
-	@mkdir -p bin
-	go test -tags integration -count=1 -v -timeout 30m -run Killed ./$(INTEGRATION) -kills 100 | tee bin/vm.log | grep -vE '^=== '
-	go test -tags vm,long -count=1 -v -timeout 90m -parallel $$(nproc) ./$(VMTEST) -cuts 100 -kills 100 | tee -a bin/vm.log | grep -vE '^=== '
-	@if grep -E '^ *--- SKIP' bin/vm.log; then echo "the tests above were skipped"; exit 1; fi
+	go test -json -tags integration -count=1 -timeout 30m -run Killed ./$(INTEGRATION) -kills 100 | $(TESTLOG) -v -noskip $(LISTS)/test-vm-killed.json
+	go test -json -tags vm,long -count=1 -timeout 90m -parallel $$(nproc) ./$(VMTEST) -cuts 100 -kills 100 | $(TESTLOG) -v -noskip $(LISTS)/test-vm.json
+
+rules: ## is each rule of docs/rules.md shown by a test that ran and passed? After unit, integration and test-vm-short (part of test)
+	go test -tags rules -count=1 -run '^TestEveryRuleIsShown$$' ./cmd/nbdcrypt/testlog
 
 clean: ## what was built
 	rm -rf bin
