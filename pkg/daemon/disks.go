@@ -19,7 +19,7 @@ const defaultSector = 512
 // diskView is a disk as the API shows it.
 func (d *Daemon) diskView(v volume.Disk) control.Disk {
 	view := control.Disk{ID: v.ID, Name: v.Name, Project: v.Project, Size: v.Size, SectorSize: v.SectorSize,
-		Encrypted: v.Encrypted, HideHoles: v.HideHoles, Shared: v.Shared, Status: string(v.Status), Created: v.Created, Layers: []control.DiskLayer{},
+		Encrypted: v.Encrypted, HideHoles: v.HideHoles, Bootable: v.Bootable, Shared: v.Shared, Status: string(v.Status), Created: v.Created, Layers: []control.DiskLayer{},
 		Attachments: []control.Attachment{}, Warnings: v.Warnings}
 	if view.Key = keyOf(v); v.Key != nil {
 		view.Warnings = append(view.Warnings, keyWarning(v)...)

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/backup"
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/refusal"
-	"nbdcrypt/pkg/volume/layer"
 )
 
 // Restoring is a disk that is being made from a backup. It is there, with the status that says so, and Run ends it.
@@ -61,17 +58,15 @@ func (r *Restoring) begin(ctx context.Context, request string, p pointRecord, sp
 	if err := r.unwrapFiles(ctx); err != nil {
 		return err
 	}
-	if err := r.draw(ctx, request, spec); err != nil {
+	source := &Source{Kind: BackupKind, ID: p.ID, Name: p.Name}
+	if r.newDisk, err = s.draw(ctx, request, spec, RestoringBackup, source); err != nil {
 		return err
 	}
 	if err := s.claim(r.disk, toRestore); err != nil {
 		return err
 	}
 	r.frees = append(r.frees, func() { s.release(r.disk) })
-	made, err := s.reserve(ctx, request, r.newDisk)
-	if err == nil && made.ID != r.disk.ID {
-		r.made = &made
-	}
+	r.made, err = s.reserve(ctx, request, r.newDisk)
 	return err
 }
 
@@ -154,40 +149,16 @@ func (r *Restoring) unwrapFiles(ctx context.Context) error {
 	return nil
 }
 
-// draw makes the records of the disk, and its key.
-func (r *Restoring) draw(ctx context.Context, request string, spec Spec) (err error) {
-	from := r.chain[len(r.chain)-1].pointRecord
-	now := r.s.Clock.Now()
-	r.top = layerRecord{Version: recordVersion, ID: uuid.New(), Size: spec.Size, SectorSize: spec.SectorSize, Encrypted: spec.Encrypted, Created: now}
-	r.disk = diskRecord{Version: recordVersion, ID: uuid.New(), Name: spec.Name, Project: spec.Project, Size: spec.Size, SectorSize: spec.SectorSize,
-		Encrypted: spec.Encrypted, Status: RestoringBackup, Top: r.top.ID, Created: now, HideHoles: spec.HideHoles, Shared: spec.Shared, Request: request,
-		Source: &Source{Kind: BackupKind, ID: from.ID, Name: from.Name}}
-	if !spec.Encrypted {
-		return nil
-	}
-	dek, err := r.s.Keys.GenerateDEK(ctx, spec.Project, spec.Key, holder(r.disk), r.top.ID.String(), spec.SectorSize)
-	r.disk.Key, r.deks = dek.CMK.String(), []keystore.Record{dek}
-	return err
-}
-
 // build verifies, writes, and then has the disk be there.
 func (r *Restoring) build(ctx context.Context, request string) error {
-	s, d := r.s, r.disk
 	data, read := r.sizes()
 	if err := verifyChain(ctx, r.chain, func(done, _ int64) { r.work.progress(done, read+data) }); err != nil {
 		return err
 	}
-	if err := layer.Create(ctx, s.Pool, r.top.header(), d.Size); err != nil {
-		return err
+	r.fill = func(st *Stack) error {
+		return r.write(ctx, st, func(done int64) { r.work.progress(read+done, read+data) })
 	}
-	if err := s.putDEKs(ctx, r.deks); err != nil {
-		return err
-	}
-	if err := r.write(ctx, func(done int64) { r.work.progress(read+done, read+data) }); err != nil {
-		return err
-	}
-	d.Status = Available
-	return s.update(ctx, request, func(t catalog.Txn) error { return put(t, diskKey(d.ID), d) })
+	return r.s.build(ctx, request, r.newDisk)
 }
 
 // sizes are how many bytes of data all files have, and how many bytes they are.
@@ -199,12 +170,7 @@ func (r *Restoring) sizes() (data, read int64) {
 }
 
 // write writes one backup after the other over the new disk, the full one first.
-func (r *Restoring) write(ctx context.Context, progress func(done int64)) (err error) {
-	st, err := r.s.openStack(ctx, holder(r.disk), r.disk.Project, r.disk.label(), []layerRecord{r.top}, r.disk.Size, stackOptions{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, st.close(nil)) }()
+func (r *Restoring) write(ctx context.Context, st *Stack, progress func(done int64)) error {
 	before := int64(0)
 	for i, o := range r.chain {
 		zero := func(off, n int64) error {
@@ -220,5 +186,5 @@ func (r *Restoring) write(ctx context.Context, progress func(done int64)) (err e
 		}
 		before += o.Backup.Data
 	}
-	return st.Device.Sync()
+	return nil
 }

@@ -3,8 +3,6 @@ package volume
 import (
 	"context"
 
-	"github.com/google/uuid"
-
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/refusal"
 )
@@ -16,6 +14,9 @@ type From struct {
 	Encrypted *bool
 	// Full has the disk copy in the background all that it stands on, until it needs the source no more.
 	Full bool
+	// Convert is for CreateCopy alone: the disk gets the data of an image and stands on nothing, encrypted or plain, under any key and with any
+	// sector size, as Spec says. Encrypted and Full are not looked at then.
+	Convert bool
 }
 
 // createFrom makes a disk that stands on the layers of a point, and writes to one of its own. Nothing is copied.
@@ -31,9 +32,9 @@ func (s *Service) createFrom(ctx context.Context, request string, spec Spec) (Di
 	if err := s.inherit(ctx, &spec, p); err != nil {
 		return Disk{}, err
 	}
-	m := newDisk{on: &p, disk: diskRecord{Version: recordVersion, ID: uuid.New(), Name: spec.Name, Project: spec.Project, Size: spec.Size,
+	m := newDisk{on: &p, disk: diskRecord{Version: recordVersion, ID: spec.id(), Name: spec.Name, Project: spec.Project, Size: spec.Size,
 		SectorSize: spec.SectorSize, Encrypted: spec.Encrypted, Key: p.Key, Status: Creating, Created: s.Clock.Now(),
-		HideHoles: spec.HideHoles, Shared: spec.Shared, Source: &Source{p.Kind, p.ID, p.Name}, Request: request}}
+		HideHoles: spec.HideHoles, Bootable: spec.Bootable, Shared: spec.Shared, Source: &Source{p.Kind, p.ID, p.Name}, Request: request}}
 	if spec.From.Full {
 		if err := s.roomToCopy(ctx, p); err != nil {
 			return Disk{}, err

@@ -16,6 +16,15 @@ import (
 // Delete ends a disk, and its snapshots with it (rule B11). It needs no key, and its DEKs are gone before its bytes are. What others stand
 // on stays.
 func (s *Service) Delete(ctx context.Context, request, project, ref string) error {
+	return s.delete(ctx, request, project, ref, s.Held)
+}
+
+// DeleteHeld is Delete for whoever holds the disk: Held is not asked.
+func (s *Service) DeleteHeld(ctx context.Context, request, project, ref string) error {
+	return s.delete(ctx, request, project, ref, nil)
+}
+
+func (s *Service) delete(ctx context.Context, request, project, ref string, held held) error {
 	d, err := s.claimNow(ctx, project, ref, toDelete)
 	if err != nil {
 		return err
@@ -30,16 +39,9 @@ func (s *Service) Delete(ctx context.Context, request, project, ref string) erro
 	}
 	defer free()
 	d.Status = Deleting
-	err = s.markDeleting(ctx, request, d)
+	err = s.markDeleting(ctx, request, d, held)
 	if isFull(err) {
-		// On a full file system deleting is how people make room, so it must not need any: the bytes go first, of the layer that nobody
-		// else stands on. A crash here leaves a disk without its data, which can be deleted again.
-		if err := layer.Delete(ctx, s.Pool, d.Top); err != nil {
-			return explain(d.Name, err)
-		}
-		if err = s.markDeleting(ctx, request, d); err != nil {
-			return refusal.New(refusal.CodeOf(err), "make room, then delete it again", "the data of disk %s is gone, and the disk is there still: %w", d.Name, err)
-		}
+		err = s.deleteWhereFull(ctx, request, d, held)
 	}
 	if err != nil {
 		return explain(d.Name, err)
@@ -47,15 +49,35 @@ func (s *Service) Delete(ctx context.Context, request, project, ref string) erro
 	return explain(d.Name, s.remove(context.WithoutCancel(ctx), d))
 }
 
+// deleteWhereFull is markDeleting on a full file system, where deleting is how people make room, so that it must not need any: the bytes go first, of
+// the layer that nobody else stands on. A crash here leaves a disk without its data, which can be deleted again.
+func (s *Service) deleteWhereFull(ctx context.Context, request string, d diskRecord, held held) error {
+	// The commit may have found no room before it came to ask.
+	err := s.Catalog.View(ctx, func(r catalog.Reader) error { return held.ask(r, HolderKind, d.ID) })
+	if err == nil {
+		err = layer.Delete(ctx, s.Pool, d.Top)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.markDeleting(ctx, request, d, nil); err != nil {
+		return refusal.New(refusal.CodeOf(err), "make room, then delete it again", "the data of disk %s is gone, and the disk is there still: %w", d.Name, err)
+	}
+	return nil
+}
+
 // markDeleting takes the disk's name and keys away, durably: that of its own layer, without which the rest is of no use, and as many as one
 // commit takes. From here on a start finishes the deletion.
-func (s *Service) markDeleting(ctx context.Context, request string, d diskRecord) error {
+func (s *Service) markDeleting(ctx context.Context, request string, d diskRecord, held held) error {
 	return s.update(ctx, request, func(t catalog.Txn) error {
-		held, err := keystore.HeldLayers(t, holder(d))
+		if err := held.ask(t, HolderKind, d.ID); err != nil {
+			return err
+		}
+		layers, err := keystore.HeldLayers(t, holder(d))
 		if err != nil {
 			return err
 		}
-		first := append([]string{d.Top.String()}, held[:min(dropsAtOnce, len(held))]...)
+		first := append([]string{d.Top.String()}, layers[:min(dropsAtOnce, len(layers))]...)
 		return errors.Join(keystore.DropDEKs(t, holder(d), first...), put(t, diskKey(d.ID), d), s.dropName(t, d))
 	})
 }

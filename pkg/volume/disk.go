@@ -29,6 +29,7 @@ type Disk struct {
 	Encrypted         bool
 	Key               *keystore.Info
 	HideHoles         bool
+	Bootable          bool // it was made to boot a server from
 	Shared            bool
 	Status            Status
 	Created           time.Time
@@ -149,7 +150,7 @@ func (s *Service) describe(ctx context.Context, r diskRecord, err error) (Disk, 
 // plain is what the disk's own record tells, and this run.
 func (s *Service) plain(r diskRecord) Disk {
 	return Disk{ID: r.ID.String(), Name: r.Name, Project: r.Project, Size: r.Size, SectorSize: r.SectorSize,
-		Encrypted: r.Encrypted, HideHoles: r.HideHoles, Shared: r.Shared, Status: s.status(r), Created: r.Created, Attachment: s.attachment(r.ID),
+		Encrypted: r.Encrypted, HideHoles: r.HideHoles, Bootable: r.Bootable, Shared: r.Shared, Status: s.status(r), Created: r.Created, Attachment: s.attachment(r.ID),
 		Source: r.Source}
 }
 

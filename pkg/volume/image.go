@@ -76,7 +76,7 @@ func (s *Service) DeleteImage(ctx context.Context, request, project, ref string)
 		return uuid.Nil, explainPoint(ImageKind, ref, err)
 	}
 	err = s.making(p, func() error {
-		layer, err = s.dropPoint(context.WithoutCancel(ctx), request, p)
+		layer, err = s.dropPointUnless(context.WithoutCancel(ctx), request, p, s.Held)
 		return err
 	})
 	return layer, explainPoint(ImageKind, p.Name, err)

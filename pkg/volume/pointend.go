@@ -14,17 +14,25 @@ import (
 // where nobody else refers to that; the layer that the point had is told, for whoever wants to merge it. The caller has taken
 // the point.
 func (s *Service) dropPoint(ctx context.Context, request string, p pointRecord) (layer uuid.UUID, err error) {
+	return s.dropPointUnless(ctx, request, p, nil)
+}
+
+// dropPointUnless is dropPoint of what nothing may hold.
+func (s *Service) dropPointUnless(ctx context.Context, request string, p pointRecord, held held) (layer uuid.UUID, err error) {
 	err = s.update(ctx, request, func(t catalog.Txn) error {
 		now, err := get(t, p.key(), parsePoint)
 		if err != nil {
 			return ifThere(err)
 		}
+		if err := held.ask(t, p.Kind, p.ID); err != nil {
+			return err
+		}
 		now.Status = Deleting
-		held, err := keystore.HeldLayers(t, p.holder())
+		layers, err := keystore.HeldLayers(t, p.holder())
 		if err != nil {
 			return err
 		}
-		return errors.Join(keystore.DropDEKs(t, p.holder(), held[:min(dropsAtOnce, len(held))]...), put(t, p.key(), now))
+		return errors.Join(keystore.DropDEKs(t, p.holder(), layers[:min(dropsAtOnce, len(layers))]...), put(t, p.key(), now))
 	})
 	if err == nil {
 		err = s.dropDEKs(ctx, p.holder())

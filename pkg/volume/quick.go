@@ -37,6 +37,7 @@ func quickDisk(b []byte) (d diskRecord, ok bool) {
 		q.bad = d.Created.UnmarshalText([]byte(created)) != nil
 	}
 	d.HideHoles = q.has(`,"hide_holes":true`)
+	d.Bootable = q.has(`,"bootable":true`)
 	d.Request = q.text(`,"request":"`)
 	q.skip("}")
 	return d, !q.bad && len(q.b) == 0 && d.Version == recordVersion

@@ -13,7 +13,7 @@ import (
 func FuzzQuickDisk(f *testing.F) {
 	records := []diskRecord{
 		{Version: 1, ID: uuid.New(), Name: "vault", Project: "default", Size: 1 << 40, SectorSize: 512, Encrypted: true, Key: uuid.NewString(), Status: Available,
-			Top: uuid.New(), Epoch: 7, Created: time.Unix(1e9, 5).UTC(), HideHoles: true, Request: "r"},
+			Top: uuid.New(), Epoch: 7, Created: time.Unix(1e9, 5).UTC(), HideHoles: true, Bootable: true, Request: "r"},
 		{Version: 1, ID: uuid.New(), Name: "plain", Project: "p", Size: 4096, SectorSize: 4096, Status: Deleting, Created: time.Unix(1e9, 0).UTC(), Request: uuid.NewString()},
 	}
 	// A record with what only some disks have is read by encoding/json.

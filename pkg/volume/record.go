@@ -35,6 +35,8 @@ type diskRecord struct {
 	Created    time.Time `json:"created"`
 	// HideHoles has clients see no hole. A record from before there was a choice has none; a build from then refuses one that has it.
 	HideHoles bool `json:"hide_holes,omitempty"`
+	// Bootable disks were made to boot a server from.
+	Bootable bool `json:"bootable,omitempty"`
 	// Shared lets it be attached several times at once (rule B14).
 	Shared bool `json:"shared,omitempty"`
 	// Source is what the disk was made from, as it was called then.

@@ -40,6 +40,9 @@ type Config struct {
 	Unguarded func(why error)
 	// Failed is told of a failed sync once the catalog has kept it. It may be nil.
 	Failed func(a *Attachment, cause error)
+	// Held tells what keeps a disk ("disk") or an image ("image") from being deleted, as a refusal. It is asked in the commit that begins its
+	// deletion, and may be asked again. It may be nil.
+	Held func(r catalog.Reader, kind string, id uuid.UUID) error
 	// Told is told of an attachment whose maker learns that the one before it may have lost writes. It may be nil.
 	Told func(a *Attachment)
 }
