@@ -25,6 +25,8 @@ type Attachment struct {
 	Unclean  bool
 
 	record attachRecord
+	// left is what the attachment before this one has left to tell, nil for nothing.
+	left *attachRecord
 	// shares are who attached it, the oldest first; the service's mu guards them. A disk that is not shared has one.
 	shares []Share
 }
@@ -107,7 +109,7 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 	if err := spec.Continues.may(d, left); err != nil {
 		return err
 	}
-	if left != nil {
+	if a.left = left; left != nil {
 		a.Unclean, a.Warnings = true, append(a.Warnings, left.warning())
 	}
 	a.Stack, err = s.openStack(ctx, holder(d), d.Project, d.label(), layers, d.Size, stackOptions{ReadOnly: a.ReadOnly, Unclean: left != nil,
