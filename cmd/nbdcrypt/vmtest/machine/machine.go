@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"nbdcrypt/cmd/nbdcrypt/vmtest/wire"
+	"nbdcrypt/pkg/qmp"
 )
 
 // patience is how long the machine may take for what should take a moment. Nothing depends on how long it really takes.
@@ -48,7 +49,7 @@ type Machine struct {
 	ended   chan struct{} // closed when QEMU has
 	pid     int
 	agent   *channel
-	qmp     *channelQMP
+	qmp     *qmp.Client
 }
 
 // Start boots a machine and waits until it takes commands. It goes when the test ends.
