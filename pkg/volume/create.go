@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -145,7 +146,7 @@ func (s *Service) madeBy(r catalog.Reader, d diskRecord) (*diskRecord, error) {
 		other, err := s.find(r, d.Project, ref)
 		switch {
 		case err == nil && other.Request == d.Request && other.Name == d.Name:
-			return &other, nil
+			return &other, s.notHalf(other)
 		case err == nil:
 			return nil, refusal.New(refusal.Busy, "choose another name, or delete that disk first", "project %s has a disk %s already", d.Project, other.Name)
 		case refusal.CodeOf(err) != refusal.NotFound:
@@ -153,6 +154,15 @@ func (s *Service) madeBy(r catalog.Reader, d diskRecord) (*diskRecord, error) {
 		}
 	}
 	return nil, nil
+}
+
+// notHalf refuses to answer with a disk whose making ended half-way.
+func (s *Service) notHalf(d diskRecord) error {
+	now := s.status(d)
+	if !slices.Contains(half, now) {
+		return nil
+	}
+	return refusal.New(refusal.Busy, fillIn(d, nextStep(toCreate, now)), "disk %s is %s: its making ended half-way", d.Name, now)
 }
 
 // madeDisk is madeBy in a view of its own.
