@@ -24,14 +24,17 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if child.Main() || iobench.Main() {
+	if demo.Guest() || child.Main() || iobench.Main() {
 		return
 	}
 	// The first signal ends the work in good order; after it a second one does what signals do.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	fill := func(ctx context.Context, what iobench.Fill) error { return seed.Fill(ctx, seed.Options(what)) }
-	hooks := cli.Hooks{Serve: serve, Demo: demo.Run, Fill: fill, Env: cli.Env{Getenv: os.Getenv, UID: os.Geteuid()}}
+	tour := func(ctx context.Context, o cli.DemoOptions, stdout, stderr io.Writer) error {
+		return demo.Run(ctx, demo.Options(o), stdout, stderr)
+	}
+	hooks := cli.Hooks{Serve: serve, Demo: tour, Fill: fill, Env: cli.Env{Getenv: os.Getenv, UID: os.Geteuid()}}
 	os.Exit(cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, hooks))
 }
 

@@ -26,7 +26,7 @@ type Hooks struct {
 	// Serve runs the daemon until ctx ends.
 	Serve func(ctx context.Context, options ServeOptions, stdout, stderr io.Writer) error
 	// Demo tells and checks the main job in a temporary directory.
-	Demo func(ctx context.Context, stdout, stderr io.Writer) error
+	Demo func(ctx context.Context, options DemoOptions, stdout, stderr io.Writer) error
 	// Fill puts many disks and keys into a state directory, for bench scale.
 	Fill func(ctx context.Context, what iobench.Fill) error
 	// Env is where defaults come from.

@@ -100,7 +100,7 @@ func TestHooksFail(t *testing.T) {
 		Serve: func(context.Context, ServeOptions, io.Writer, io.Writer) error {
 			return refusal.New(refusal.Busy, "stop it", "another daemon runs")
 		},
-		Demo: func(_ context.Context, stdout, _ io.Writer) error {
+		Demo: func(_ context.Context, _ DemoOptions, stdout, _ io.Writer) error {
 			_, err := io.WriteString(stdout, "told\n")
 			return err
 		},

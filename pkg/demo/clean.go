@@ -19,7 +19,12 @@ const waitTime = 10 * time.Second
 // clean takes everything away and returns what could not be. It asks the system what is there instead of remembering
 // what was made: a mount that was interrupted may have happened or not.
 func (t *tour) clean(ctx context.Context) (left []string) {
-	// First what is below, while the daemon still answers; file systems before the files that they lie in.
+	// A guest that is asked to shut down may take its time; its disk goes anyway.
+	if t.server != nil {
+		_ = t.server.Signal(ctx, syscall.SIGKILL)
+		t.server = nil
+	}
+	// Then what is below, while the daemon still answers; file systems before the files that they lie in.
 	for _, at := range mountsUnder(t.dir) {
 		if until(ctx, "the mount to be free", func() bool { return t.unmount(ctx, at) }) != nil {
 			_ = syscall.Unmount(at, syscall.MNT_DETACH)

@@ -24,14 +24,19 @@ import (
 )
 
 const (
-	// tourTime bounds the whole tour, so that a daemon that hangs is a failure and not a wait without end.
-	tourTime = 3 * time.Minute
+	// tourTime bounds the whole tour, so that a daemon that hangs is a failure and not a wait without end. Most of it is for a machine that boots slowly.
+	tourTime = 5 * time.Minute
 	// cleanTime bounds what is done after it, also after Ctrl-C.
 	cleanTime = 40 * time.Second
 )
 
+// Options say what the tour is to take.
+type Options struct {
+	Kernel string // that its server boots; one that is installed where it is empty
+}
+
 // Run tells and checks the main job. What it returns is a refusal that says which step failed and why.
-func Run(ctx context.Context, stdout, stderr io.Writer) error {
+func Run(ctx context.Context, o Options, stdout, stderr io.Writer) error {
 	// The daemon is told to end with the thread that started it (see pkg/process): this one has to live as long as the tour.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -39,11 +44,11 @@ func Run(ctx context.Context, stdout, stderr io.Writer) error {
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, tourTime)
 	defer cancel()
-	t, err := newTour(stdout)
+	t, err := newTour(stdout, o)
 	if err != nil {
 		return refusal.From(err)
 	}
-	err = t.play(ctx, story())
+	err = t.play(ctx, story(len(t.bootable.lacking) == 0))
 	if err != nil && ctx.Err() == nil && t.tell.broken == nil {
 		t.showLog(stderr)
 	}
@@ -128,18 +133,23 @@ type tour struct {
 	dir  string // all that is made lies in it
 
 	daemon *process.Process // the one that runs now, or nil
+	server *process.Process // what runs the server, or nil
 	others []*process.Process
 
-	medium  medium
-	letters letters
-	uri     string   // of the vault's export
-	files   []string // that the vault's data lies in
+	medium   medium
+	bootable bootable
+	letters  letters
+	uri      string   // of the vault's export
+	files    []string // that the vault's data lies in
 }
 
 // short is a text with the temporary directory as $D.
 func (t *tour) short(text string) string { return strings.ReplaceAll(text, t.dir, "$D") }
 
-func newTour(stdout io.Writer) (*tour, error) {
+func newTour(stdout io.Writer, o Options) (*tour, error) {
+	if err := readable(o.Kernel); err != nil {
+		return nil, err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("demo: finding this program: %w", err)
@@ -152,5 +162,5 @@ func newTour(stdout io.Writer) (*tour, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	return &tour{tell: newTeller(stdout, dir), self: self, dir: dir, letters: texts, medium: chooseMedium()}, nil
+	return &tour{tell: newTeller(stdout, dir), self: self, dir: dir, letters: texts, medium: chooseMedium(), bootable: findBootable(self, o.Kernel)}, nil
 }

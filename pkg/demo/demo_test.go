@@ -1,10 +1,12 @@
 package demo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +18,7 @@ import (
 func toured(t *testing.T, out *bytes.Buffer) *tour {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
-	trip, err := newTour(out)
+	trip, err := newTour(out, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,5 +152,53 @@ func TestCommandLinesCanBeTyped(t *testing.T) {
 	want := "    $ nbdfuse $D/nbd/disk \"nbd+unix:///vault?socket=$D/run/nbd.sock\"\n"
 	if out.String() != want {
 		t.Errorf("%q, not %q", out.String(), want)
+	}
+}
+
+func TestWhatAServerLacks(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lacking := strings.Join(findBootable(self, "/no/kernel").lacking, "; ")
+	if runtime.GOARCH != "amd64" {
+		if !strings.Contains(lacking, "x86-64") {
+			t.Error(lacking)
+		}
+		return
+	}
+	if !strings.Contains(lacking, "qemu-system-x86_64, syslinux, mcopy") || !strings.Contains(lacking, "apt install qemu-system-x86 syslinux mtools") || strings.Contains(lacking, "kernel") {
+		t.Error(lacking)
+	}
+}
+
+func TestAKernelThatIsNotThere(t *testing.T) {
+	if _, err := newTour(new(bytes.Buffer), Options{Kernel: "/no/kernel"}); refusal.CodeOf(err) != refusal.Usage {
+		t.Error(err)
+	}
+}
+
+// The archive is one that cpio would read: headers of 110 bytes, everything at multiples of 4.
+func TestArchive(t *testing.T) {
+	var out bytes.Buffer
+	w := bufio.NewWriter(&out)
+	archiveFile(w, 1, "init", 0o100755, []byte("hello"))
+	archiveFile(w, 2, "TRAILER!!!", 0, nil)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "070701" + "00000001" + "000081ed" + strings.Repeat("0", 16) + "00000001" + "00000000" + "00000005" + strings.Repeat("0", 32) + "00000005" + "00000000" +
+		"init\x00\x00" + "hello\x00\x00\x00" + "070701" + "00000002" + strings.Repeat("0", 24) + "00000001" + strings.Repeat("0", 48) + "0000000b" + "00000000" + "TRAILER!!!\x00\x00\x00\x00"
+	if got := out.String(); got != want {
+		t.Errorf("%q\nnot\n%q", got, want)
+	}
+}
+
+// Only where it is the first program of a machine, and was given a word, is this program the guest.
+func TestThisIsNoGuest(t *testing.T) {
+	t.Setenv(guestWord, "a word")
+	if Guest() {
+		t.Error("a test is taken for the guest")
 	}
 }

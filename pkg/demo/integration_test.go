@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nbdcrypt/cmd/nbdcrypt/vmtest/machine"
 )
 
 // program builds the real program once.
@@ -98,7 +100,7 @@ type run struct {
 	err bytes.Buffer
 }
 
-func prepare(t *testing.T, dir, path string) *run {
+func prepare(t *testing.T, dir, path string, args ...string) *run {
 	t.Helper()
 	self, err := program()
 	if err != nil {
@@ -106,7 +108,7 @@ func prepare(t *testing.T, dir, path string) *run {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	r := &run{cmd: exec.CommandContext(ctx, self, "demo")}
+	r := &run{cmd: exec.CommandContext(ctx, self, append([]string{"demo"}, args...)...)}
 	r.cmd.Env = []string{"PATH=" + path, "TMPDIR=" + dir} // HOME is not there
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.err
 	return r
@@ -118,7 +120,7 @@ func (r *run) good(t *testing.T) string {
 		t.Fatalf("%v\n%s\n%s", err, &r.out, &r.err)
 	}
 	out := r.out.String()
-	wantSteps := fmt.Sprintf("All good: %d steps", len(story()))
+	wantSteps := fmt.Sprintf("All good: %d steps", len(story(!strings.Contains(out, "encrypted image: not here"))))
 	if !strings.Contains(out, wantSteps) || r.err.Len() > 0 || strings.Contains(out, "\x1b") {
 		t.Errorf("%s\nstderr: %s", out, &r.err)
 	}
@@ -134,8 +136,12 @@ func needsRootAndTools(t *testing.T) {
 
 func TestDemoMountsAFileSystem(t *testing.T) {
 	needsRootAndTools(t)
-	out := prepare(t, place(t), os.Getenv("PATH")).good(t)
-	for _, part := range []string{"$ mkfs.ext4", "$ mount -o loop", "photo.jpg is the same", "refused, with exit code 4", "is Disabled"} {
+	kernel, err := machine.Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := prepare(t, place(t), os.Getenv("PATH"), "--kernel", kernel).good(t)
+	for _, part := range []string{"$ mkfs.ext4", "$ mount -o loop", "photo.jpg is the same", "refused, with exit code 4", "is Disabled", "\n      " + guestSays + "acorn-"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("%q is missing in\n%s", part, out)
 		}
@@ -145,7 +151,7 @@ func TestDemoMountsAFileSystem(t *testing.T) {
 // TestDemoWithoutTools: it says what is missing, and shows all the rest.
 func TestDemoWithoutTools(t *testing.T) {
 	out := prepare(t, place(t), t.TempDir()).good(t)
-	for _, part := range []string{"Without a file system", "nbdfuse", "apt install libnbd-bin e2fsprogs mount", "photo.jpg is the same", "stand 0 times"} {
+	for _, part := range []string{"Without a file system", "nbdfuse", "apt install libnbd-bin e2fsprogs mount", "not found in $PATH: qemu-system-x86_64, syslinux, mcopy", "photo.jpg is the same", "stand 0 times"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("%q is missing in\n%s", part, out)
 		}
@@ -200,6 +206,10 @@ func (r *run) after(t *testing.T, line string, do func(pid int)) error {
 
 // TestDemoInterrupted stops it at several places, in the middle of a mounted file system among them.
 func TestDemoInterrupted(t *testing.T) {
+	kernel, err := machine.Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		line   string
 		sig    syscall.Signal
@@ -213,12 +223,14 @@ func TestDemoInterrupted(t *testing.T) {
 		"unmounting":             {"$ umount", syscall.SIGHUP, true},
 		"the daemon starts":      {"$ nbdcrypt serve", syscall.SIGINT, false},
 		"after the daemon's end": {"the daemon is dead", syscall.SIGHUP, false},
+		"the server starts":      {"nbdcrypt server start", syscall.SIGTERM, true},
+		"the server has booted":  {"\n      " + guestSays, syscall.SIGINT, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.mounts {
 				needsRootAndTools(t)
 			}
-			r := prepare(t, place(t), os.Getenv("PATH"))
+			r := prepare(t, place(t), os.Getenv("PATH"), "--kernel", kernel)
 			err := r.after(t, c.line, func(pid int) {
 				// A second one, from somebody impatient, changes nothing.
 				for range 2 {
@@ -295,12 +307,12 @@ func TestAFailureWhileMounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("TMPDIR", place(t))
 			var out bytes.Buffer
-			trip, err := newTour(&out)
+			trip, err := newTour(&out, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			trip.self = self
-			err = trip.play(t.Context(), append(story()[:6:6], step{"mounted", func(ctx context.Context, trip *tour) error {
+			err = trip.play(t.Context(), append(story(true)[:6:6], step{"mounted", func(ctx context.Context, trip *tour) error {
 				if _, err := trip.showAsFile(ctx, trip.uri); err != nil {
 					return err
 				}

@@ -26,13 +26,14 @@ type letters struct {
 	secret []byte // the words that are looked for; never written before, anywhere
 	vault  []letter
 	last   letter // what is flushed just before the crash
+	word   string // what the server's image says
 }
 
 // newLetters makes texts that exist nowhere else, so that finding them means something and not finding them, too.
 func newLetters() (letters, error) {
-	var once [8]byte
+	var once, acorn [8]byte
 	photo := make([]byte, 8<<20)
-	for _, b := range [][]byte{once[:], photo} {
+	for _, b := range [][]byte{once[:], acorn[:], photo} {
 		if _, err := rand.Read(b); err != nil {
 			return letters{}, fmt.Errorf("demo: random bytes: %w", err)
 		}
@@ -44,6 +45,7 @@ func newLetters() (letters, error) {
 		// Odd offsets, where there is no file system: unaligned requests are everyday.
 		vault: []letter{{"letter.txt", 1<<20 + 1, text}, {"photo.jpg", 64<<20 + 513, photo}},
 		last:  letter{"last words", 4<<20 + 7, bytes.Repeat([]byte("flushed just before the crash\n"), 10000)},
+		word:  fmt.Sprintf("acorn-%x", acorn),
 	}, nil
 }
 

@@ -50,7 +50,7 @@ func lackingTools() []string {
 	if len(tools) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("not found in $PATH: %s (`apt install %s` on Debian)", strings.Join(tools, ", "), strings.Join(packages, " "))}
+	return []string{lackingText(tools, packages)}
 }
 
 // lackingRights tells what mounting would fail for. Opening the devices is the test: in a container they may be there

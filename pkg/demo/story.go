@@ -18,9 +18,9 @@ const (
 	vaultSize = "256M"
 )
 
-// story is the tour, in the order in which it is told.
-func story() []step {
-	return []step{
+// story is the tour, in the order in which it is told; boots is whether there can be a server.
+func story(boots bool) []step {
+	steps := []step{
 		{"A daemon of its own, with nothing in it", start},
 		{"Without the key store's rights nobody encrypts", ungranted},
 		{"The rights are granted, and a default key appears", grant},
@@ -44,8 +44,13 @@ func story() []step {
 		{"Schedule its deletion, and think better of it", schedule},
 		{"Was the log of all this touched?", verify},
 		{"Delete the disks", deleteDisks},
-		{"Stop the daemon", stop},
 	}
+	if boots {
+		steps = append(steps, serverSteps()...)
+	} else {
+		steps = append(steps, step{"A server that boots from an encrypted image: not here", noServer})
+	}
+	return append(steps, step{"Stop the daemon", stop})
 }
 
 func start(ctx context.Context, t *tour) error {

@@ -38,6 +38,15 @@ func findKernel() (*kernel, error) {
 	return k, err
 }
 
+// Kernel is the file of the kernel that machines boot, for tests that boot it without them.
+func Kernel() (path string, err error) {
+	k, err := findKernel()
+	if err != nil {
+		return "", err
+	}
+	return k.image, nil
+}
+
 // kernelIn finds the newest kernel below a directory, nil where there is none.
 func kernelIn(root string) (*kernel, error) {
 	images, err := filepath.Glob(filepath.Join(root, "boot/vmlinuz-*-cloud-amd64"))
