@@ -30,7 +30,7 @@ func (a *app) attachDevice(cmd *cobra.Command, disk string, how attachHow) error
 	}
 	parent, isChild := a.parent()
 	if !how.foreground && !isChild {
-		return a.background(cmd)
+		return a.keeperBehind(cmd)
 	}
 	k, err := a.connect(cmd.Context(), disk, how)
 	if isChild {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/user"
 	"strconv"
 	"strings"
@@ -14,9 +15,10 @@ import (
 	"nbdcrypt/pkg/keeper"
 	"nbdcrypt/pkg/mounts"
 	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/vm"
 )
 
-// machine is what attach and detach do to this machine beside asking the daemon. Tests have one of their own.
+// machine is what attach, detach and servers do to this machine beside asking the daemon. Tests have one of their own.
 type machine struct {
 	uid        int
 	free       func() (string, error)
@@ -39,6 +41,12 @@ type machine struct {
 	unmount     func(ctx context.Context, dir string) error
 	fuse        func(ctx context.Context, uri, dir, name string, readOnly bool) error
 	unmountFuse func(ctx context.Context, dir string, lazy bool) error
+
+	// qemu refuses where servers can't be run here; raw has a terminal hand over each key as it is pressed, until back.
+	qemu      func() error
+	runServer func(context.Context, vm.Options) error
+	console   func(ctx context.Context, path string, in io.Reader, out io.Writer, log bool) error
+	raw       func(in io.Reader) (back func(), err error)
 }
 
 func theMachine(uid int) machine {
@@ -51,7 +59,9 @@ func theMachine(uid int) machine {
 			return d, err
 		},
 		adopt: func(ctx context.Context, c blockdev.Config) (keeper.Device, error) { return blockdev.Adopt(ctx, c) }, noted: blockdev.Noted,
-		place: mounts.Place, point: mounts.Point, safe: mounts.Safe, mounted: mounts.At, mount: mounts.Mount, unmount: mounts.Unmount, fuse: mounts.Fuse, unmountFuse: mounts.UnmountFuse}
+		place: mounts.Place, point: mounts.Point, safe: mounts.Safe, mounted: mounts.At, mount: mounts.Mount, unmount: mounts.Unmount, fuse: mounts.Fuse, unmountFuse: mounts.UnmountFuse,
+		qemu:      func() error { _, err := vm.Find(); return err },
+		runServer: vm.Run, console: vm.Console, raw: raw}
 }
 
 // forceTime is how long a step may take that is not waited for where force is used: over a link that is dead it would not end.

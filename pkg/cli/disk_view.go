@@ -23,6 +23,12 @@ func printDisk(w io.Writer, d control.Disk) {
 		if d.Shared {
 			fmt.Fprintln(t, "shared\tcan be attached up to 16 times at once")
 		}
+		if d.Bootable {
+			fmt.Fprintln(t, "bootable\ta server can boot from it")
+		}
+		if d.Server != nil {
+			fmt.Fprintf(t, "server\t%s, its %s disk\n", d.Server.Name, d.Server.Role)
+		}
 		fmt.Fprintf(t, "status\t%s\n", d.Status)
 		if d.Source != nil {
 			fmt.Fprintf(t, "source\t%s %s\n", d.Source.Kind, d.Source.Name)

@@ -160,6 +160,7 @@ func TestDocsExitCodes(t *testing.T) {
 func TestDocsFields(t *testing.T) {
 	types := map[string]any{
 		"attach": control.Attached{}, "detach": control.Detached{}, "disk show": control.Disk{}, "disk escrow": control.Escrow{}, "snapshot show": control.Snapshot{}, "image show": control.Image{},
+		"server show": control.Server{}, "server show --libvirt": Domain{}, "scaling config show": control.ScalingConfig{}, "scaling group show": control.ScalingGroup{}, "scaling group scale": control.ScalingGroup{},
 		"backup show": control.Backup{}, "backup verify": control.BackupVerified{}, "backup prune": control.BackupPruned{}, "backup key": control.BackupKey{},
 		"key show": control.Key{}, "key uses": control.KeyUse{}, "key disable --dry-run": control.Prediction{}, "clock show": control.Clock{}, "grant create": control.Grant{}, "project show": control.Project{}, "role grant": control.Role{}, "key grant": control.KeyGrant{}, "check": control.CheckReport{}, "status": control.Status{}, "version": Version{},
 		"bench cipher": bench.Row{}, "bench io": iobench.Report{}, "bench layers": iobench.LayersReport{}, "bench scale": iobench.ScaleReport{}, "root unlock": control.RootState{}, "root slot list": control.Slot{}, "root slot add credential": control.Credential{}, "root recovery create": control.RecoveryKit{}, "key import": Prepared{}, "key rewrap": control.Rewrapped{},

@@ -112,5 +112,10 @@ func (a *app) completeImage(cmd *cobra.Command, args []string, _ string) ([]stri
 	if len(args) > 0 && cmd.Flag("from-image") == nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	return a.completeImageFlag(cmd, nil, "")
+}
+
+// completeImageFlag completes the name of an image, whatever arguments there are.
+func (a *app) completeImageFlag(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return complete(a, cmd, (*control.Client).ImageList, func(i control.Image) string { return i.Name + "\t" + humanSize(i.Size) })
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,9 +13,10 @@ import (
 
 // imageWish is what the flags of image create say.
 type imageWish struct {
-	disk, file, format, key string
-	encrypted, plain        bool
-	sector                  int
+	disk, server      string
+	file, format, key string
+	encrypted, plain  bool
+	sector            int
 }
 
 func (a *app) imageCreate() *cobra.Command {
@@ -24,7 +26,7 @@ func (a *app) imageCreate() *cobra.Command {
 		Long: `Make an image.
 
 With --from-disk it holds what a disk, attached or not, holds at this moment. That takes no time and nothing is copied; the image is encrypted or
-plain as the disk is, and under its key.
+plain as the disk is, and under its key. --from-server does the same with a server's system disk, whether or not the server runs.
 
 With --from-file it holds what a file holds: a raw file, block device or qcow2 file, or with qemu-nbd (package qemu-utils) a vmdk, vhdx or vdi
 file. FILE - is standard input, with the bytes of the disk. The file is read here, by whoever runs the command, and sent to the daemon, which encrypts
@@ -34,6 +36,7 @@ sector size are chosen as for a disk.
 
 If it is interrupted, nothing of the image stays.`,
 		Example: `  nbdcrypt image create golden --from-disk db1
+  nbdcrypt image create golden2 --from-server web1
   nbdcrypt image create debian --from-file debian.qcow2 --key payroll
   nbdcrypt image create old --from-file server.vmdk --format vmdk --encrypted
   nbdcrypt image create piped --from-file - --plain`,
@@ -42,9 +45,9 @@ If it is interrupted, nothing of the image stays.`,
 			if err := wish.check(cmd); err != nil {
 				return err
 			}
-			if wish.disk != "" {
+			if wish.file == "" {
 				return a.oneImage(cmd, func(ctx context.Context, c *control.Client) (control.Image, error) {
-					return c.ImageCreate(ctx, control.ImageCreate{Name: args[0], Disk: wish.disk, Encrypted: wish.choice(), Key: wish.key})
+					return c.ImageCreate(ctx, control.ImageCreate{Name: args[0], Disk: wish.disk, Server: wish.server, Encrypted: wish.choice(), Key: wish.key})
 				})
 			}
 			return a.sendImage(cmd, args[0], wish)
@@ -52,6 +55,7 @@ If it is interrupted, nothing of the image stays.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&wish.disk, "from-disk", "", "the disk that it is made of")
+	flags.StringVar(&wish.server, "from-server", "", "the server whose system disk it is made of")
 	flags.StringVar(&wish.file, "from-file", "", "the file that it is made of; - is standard input")
 	flags.StringVar(&wish.format, "format", imagefile.Auto, "the file's format: "+strings.Join(imagefile.Formats, ", "))
 	flags.IntVar(&wish.sector, "sector-size", minSector, "512 or 4096, where it is made of a file")
@@ -59,6 +63,7 @@ If it is interrupted, nothing of the image stays.`,
 	_ = cmd.RegisterFlagCompletionFunc("from-disk", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		return a.completeDisk(cmd, nil, typed)
 	}) // the flags exist: it can't fail
+	_ = cmd.RegisterFlagCompletionFunc("from-server", a.completeServerFlag)
 	_ = cmd.RegisterFlagCompletionFunc("sector-size", cobra.FixedCompletions([]string{"512", "4096"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(imagefile.Formats, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("key", a.completeKey)
@@ -91,11 +96,11 @@ func (w imageWish) check(cmd *cobra.Command) error {
 		return err
 	}
 	switch {
-	case (w.disk == "") == (w.file == ""):
-		return usage(cmd, "say what the image is made of: --from-disk DISK or --from-file FILE")
-	case w.disk != "" && cmd.Flags().Changed("format"):
+	case len(slices.DeleteFunc([]string{w.disk, w.server, w.file}, func(from string) bool { return from == "" })) != 1:
+		return usage(cmd, "say what the image is made of: --from-disk DISK, --from-server SERVER or --from-file FILE")
+	case w.file == "" && cmd.Flags().Changed("format"):
 		return usage(cmd, "--format is of a file, and a disk has none")
-	case w.disk != "" && cmd.Flags().Changed("sector-size"):
+	case w.file == "" && cmd.Flags().Changed("sector-size"):
 		return usage(cmd, "--sector-size is for a file: an image of a disk has that of the disk")
 	case w.sector != minSector && w.sector != maxSector:
 		return usage(cmd, "--sector-size %d is neither %d nor %d", w.sector, minSector, maxSector)

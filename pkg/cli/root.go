@@ -20,7 +20,7 @@ keeps; a disk is readable from attach to detach and at no other time.
   nbdcrypt disk create db1 --size 10G --encrypted
   nbdcrypt attach db1
   nbdcrypt detach db1`,
-		a.serve(), a.demo(), a.bench(), a.status(), a.check(), a.projects(), a.role(), a.grant(), a.key(), a.disk(), a.attach(), a.detach(), a.snapshot(), a.image(), a.backup(),
+		a.serve(), a.demo(), a.bench(), a.status(), a.check(), a.projects(), a.role(), a.grant(), a.key(), a.disk(), a.attach(), a.detach(), a.snapshot(), a.image(), a.backup(), a.server(), a.scaling(),
 		a.rootKey(), a.audit(), a.clock(), a.completion(), a.version())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
