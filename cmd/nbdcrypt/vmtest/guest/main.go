@@ -24,13 +24,16 @@ func main() {
 	os.Exit(2)
 }
 
-// first is process 1: the agent does the work in a process of its own, since whoever waits for any child would take its children's ends from it.
+// first is process 1, of a server or of a machine of a test: the agent does the work in a process of its own, since whoever waits for any child would take its children's ends from it.
 func first() error {
 	if err := bringUp(); err != nil {
 		return err
 	}
 	if err := goToRoot(); err != nil {
 		return err
+	}
+	if script := told("guest.server"); script != "" {
+		return server(script)
 	}
 	agent := exec.Command("/init", "agent")
 	agent.Stdout, agent.Stderr = os.Stdout, os.Stderr

@@ -16,20 +16,42 @@ const (
 )
 
 // bootConfig has syslinux say on the serial console what it does, and start the kernel; the guest then goes over to the root partition.
-const bootConfig = "SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n KERNEL vmlinuz\n INITRD initrd\n APPEND %s guest.root=/dev/vda2\n"
+const bootConfig = "SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n KERNEL vmlinuz\n INITRD initrd\n APPEND %s guest.root=/dev/vda2 %s\n"
+
+// serverScript is where a server's image has the script that the guest runs.
+const serverScript = "/etc/server"
 
 // BootImage makes an image of a disk that boots by itself, as a server's does: syslinux in the first sector and on a FAT partition with kernel and initramfs, and an
 // ext4 partition with the root of a small system, where the guest is init. It needs no root.
 func BootImage(path string) error {
+	return image{path: path, modules: []string{"virtio_pci", "virtio_blk", "virtio_console"}}.make()
+}
+
+// ServerImage makes an image like that for a server, which has a serial console and nobody else to talk to: the guest runs a script there, and goes off at the end
+// of it, or when the power button is pressed. The root has some more files.
+func ServerImage(path, script string, files ...File) error {
+	files = append(files, File{Path: serverScript, Mode: 0o755, Content: []byte(script)})
+	return image{path: path, modules: []string{"virtio_pci", "virtio_blk", "button", "evdev"}, append: "guest.server=" + serverScript, files: files}.make()
+}
+
+// image is one that is made.
+type image struct {
+	path    string
+	modules []string // that the kernel needs
+	append  string   // to the kernel's command line
+	files   []File   // in the root, beside what is always there
+}
+
+func (i image) make() error {
 	dir, err := os.MkdirTemp(prepared.dir, "image")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := errors.Join(bootPartition(dir), rootPartition(dir)); err != nil {
+	if err := errors.Join(i.bootPartition(dir), i.rootPartition(dir)); err != nil {
 		return err
 	}
-	f, err := os.Create(path)
+	f, err := os.Create(i.path)
 	if err != nil {
 		return err
 	}
@@ -41,7 +63,7 @@ func BootImage(path string) error {
 	if err := os.WriteFile(dir+"/table", []byte(table), 0o600); err != nil {
 		return err
 	}
-	if _, err := output(dir, "sh", "-c", `sfdisk -q "$0" <table`, path); err != nil {
+	if _, err := output(dir, "sh", "-c", `sfdisk -q "$0" <table`, i.path); err != nil {
 		return err
 	}
 	code, err := os.ReadFile("/usr/lib/SYSLINUX/mbr.bin")
@@ -53,17 +75,17 @@ func BootImage(path string) error {
 }
 
 // bootPartition makes DIR/boot.
-func bootPartition(dir string) error {
+func (i image) bootPartition(dir string) error {
 	s := newTree()
 	s.addUsr()
-	if err := errors.Join(s.addGuest(), s.addModules(prepared.kernel, []string{"virtio_pci", "virtio_blk", "virtio_console"})); err != nil {
+	if err := errors.Join(s.addGuest(), s.addModules(prepared.kernel, i.modules)); err != nil {
 		return err
 	}
 	initrd, err := os.Create(dir + "/initrd")
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.archive(initrd), initrd.Close(), os.WriteFile(dir+"/syslinux.cfg", fmt.Appendf(nil, bootConfig, quiet), 0o600),
+	if err := errors.Join(s.archive(initrd), initrd.Close(), os.WriteFile(dir+"/syslinux.cfg", fmt.Appendf(nil, bootConfig, quiet, i.append), 0o600),
 		os.WriteFile(dir+"/boot", nil, 0o600), os.Truncate(dir+"/boot", bootSize)); err != nil {
 		return err
 	}
@@ -81,7 +103,7 @@ func bootPartition(dir string) error {
 }
 
 // rootPartition makes DIR/root.
-func rootPartition(dir string) error {
+func (i image) rootPartition(dir string) error {
 	s := newTree()
 	s.addSystem()
 	s.file("/etc/modules", 0o644, nil) // they are loaded by then
@@ -89,6 +111,9 @@ func rootPartition(dir string) error {
 		return err
 	}
 	s.link("/bin/sh", "dash")
+	for _, f := range i.files {
+		s.file(f.Path, f.Mode, f.Content)
+	}
 	top := filepath.Join(dir, "top")
 	if err := errors.Join(os.Mkdir(top, 0o755), s.lay(top)); err != nil {
 		return err
