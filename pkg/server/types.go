@@ -22,6 +22,8 @@ const (
 	Stopping Status = "stopping"
 	Deleting Status = "deleting"
 	Error    Status = "error"
+	// Available: of a scaling configuration or a group, to which nothing is done.
+	Available Status = "available"
 	// Damaged: its record can't be read.
 	Damaged Status = "damaged"
 )
@@ -143,7 +145,7 @@ type ConfigDisk struct {
 type ScalingConfig struct {
 	ID            uuid.UUID
 	Name, Project string
-	Status        Status // Stopped, where nothing is done to it
+	Status        Status
 	Image         Named
 	// Owned tells that the image was made for it, and goes with it.
 	Owned bool
@@ -175,7 +177,7 @@ type Member struct {
 type Group struct {
 	ID            uuid.UUID
 	Name, Project string
-	Status        Status // Stopped, where nothing is done to it
+	Status        Status
 	Config        Named
 	Min, Max      int
 	Members       []Member // the oldest first

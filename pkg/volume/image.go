@@ -13,6 +13,7 @@ import (
 
 // ImageOf says of which disk an image is to be made. What is asked for besides has to be what the disk has (rule A32).
 type ImageOf struct {
+	ID                  uuid.UUID // as planned; the zero UUID for a new one
 	Project, Disk, Name string
 	Encrypted           *bool  // nil for what the disk is
 	Key                 string // its id; empty for the disk's
@@ -34,6 +35,9 @@ func (s *Service) CreateImage(ctx context.Context, request string, of ImageOf) (
 	p, err := s.madeBefore(ctx, ImageKind, of.Project, of.Name, request)
 	if err == nil && p.ID == uuid.Nil {
 		p = s.newPoint(ImageKind, of.Name, request, d)
+		if of.ID != uuid.Nil {
+			p.ID = of.ID
+		}
 		err = s.making(p, func() error { return explain(d.Name, s.freeze(ctx, request, d, &p, nil)) })
 	}
 	if err != nil {

@@ -33,6 +33,14 @@ func checkSector(size int) error {
 	return refusal.New(refusal.Usage, "use 512 or 4096", "a sector can't have %d bytes", size)
 }
 
+// CheckShape refuses a size and sectors that no disk can have.
+func CheckShape(size int64, sector int) error {
+	if err := checkSector(sector); err != nil {
+		return err
+	}
+	return checkSize(size, sector)
+}
+
 // checkSize refuses sizes that no disk can have.
 func checkSize(size int64, sector int) error {
 	switch {
