@@ -42,7 +42,8 @@ func try(t *testing.T, run, typed string, args ...string) answer {
 	t.Helper()
 	var out, errs bytes.Buffer
 	a := &app{hooks: Hooks{Env: env(run)}, isTerminal: func(stream any) bool { _, in := stream.(*strings.Reader); return in && typed != "" },
-		typed: typedLine, hide: func() error { return nil }, machine: machine{uid: 1000, backend: noDevice, devices: func() []string { return nil }}}
+		typed: typedLine, hide: func() error { return nil }, machine: machine{uid: 1000, backend: noDevice, devices: func() []string { return nil },
+			qemu: func() error { return nil }, runServer: noRunner, console: noConsole}}
 	code := a.main(context.Background(), args, strings.NewReader(typed), &out, &errs)
 	return answer{code, out.String(), errs.String()}
 }
@@ -158,6 +159,11 @@ func daemonCommands() []string {
 		"image show i", "image delete i", "image delete i --yes",
 		"backup create d b", "backup create d b --full", "backup list", "backup list --disk d", "backup show b", "backup verify b", "backup export b none", "backup export b -", "backup delete b",
 		"backup delete b --yes", "backup prune d --keep 2", "backup prune d --keep 2 --yes", "backup key", "backup import ../../testdata/backup/v1/full.nbdbackup", "disk create e --from-backup b",
+		"image create i --from-server s", "server create s --image i", "server list", "server show s", "server show s --libvirt", "server start s --foreground", "server stop s", "server stop s --yes", "server stop s t", "server console s",
+		"server attach s d", "server attach s d --system", "server detach s d", "server detach s d --yes", "server delete s", "server delete s --yes",
+		"scaling config create c --from-server s", "scaling config create c --from-image i", "scaling config list", "scaling config show c", "scaling config delete c", "scaling config delete c --yes",
+		"scaling group create g --config c --min 1 --max 2", "scaling group create g --config c --min 1 --max 2 --start", "scaling group list", "scaling group show g", "scaling group scale g 2", "scaling group scale g 2 --start --yes",
+		"scaling group delete g", "scaling group delete g --yes",
 		"project create p", "project list", "project show p", "project set p --encrypt-by-default on", "project delete p", "project delete p --yes",
 		"role grant u user", "role list", "role revoke u user", "key grant k u decrypt", "key grants k", "key revoke k g", "key retire k g",
 		"root unlock", "root unlock --passphrase-file testdata/passphrase", "root lock", "root slot list",
@@ -180,6 +186,14 @@ func TestConfirmOnATerminal(t *testing.T) {
 		{"disk delete d", "YES", refusal.OK, "can't be restored"},
 		{"snapshot rollback d s", "n\n", refusal.Confirm, "written since is lost"},
 		{"snapshot rollback d s", "y\n", refusal.OK, "written since is lost"},
+		{"server delete s", "n\n", refusal.Confirm, "server s will be deleted"},
+		{"server delete s", "y\n", refusal.OK, "server s will be deleted"},
+		{"scaling config delete c", "n\n", refusal.Confirm, "c will be deleted"},
+		{"scaling config delete c", "y\n", refusal.OK, "c is deleted"},
+		{"scaling group delete g", "n\n", refusal.Confirm, "with its 1 members"},
+		{"scaling group delete g", "y\n", refusal.OK, "g is deleted"},
+		{"scaling group scale g 0", "n\n", refusal.Confirm, "1 members of scaling group g will be deleted"},
+		{"scaling group scale g 0", "y\n", refusal.OK, "will be deleted, with their disks"},
 		{"backup delete b", "n\n", refusal.Confirm, "b will be deleted"},
 		{"backup prune d --keep 1", "y\n", refusal.OK, "these backups will be deleted"},
 		{"disk escrow d", "n\n", refusal.Confirm, "in clear"},
@@ -193,6 +207,9 @@ func TestConfirmOnATerminal(t *testing.T) {
 		try(t, f.run, "", "snapshot", "create", "d", "s")
 		try(t, f.run, "", "backup", "create", "d", "b")
 		try(t, f.run, "", "backup", "create", "d", "c")
+		for _, line := range []string{"image create i --from-disk d", "server create s --image i", "scaling config create c --from-server s", "scaling group create g --config c --min 0 --max 1", "scaling group scale g 1"} {
+			try(t, f.run, "", strings.Fields(line)...)
+		}
 		f.asked = nil
 		got := try(t, f.run, c.typed, strings.Fields(c.line)...)
 		if got.code != int(c.code) || !strings.Contains(got.err, c.asks) {

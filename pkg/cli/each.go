@@ -91,6 +91,7 @@ func (a *app) someServers(cmd *cobra.Command, all []did[control.Server], not str
 	for _, d := range all {
 		a.warn(cmd, d.value.Warnings) // there may be a word to what failed, too
 		if d.err == nil {
+			d.value.Disks = control.List(d.value.Disks)
 			done = append(done, d.value)
 		}
 	}

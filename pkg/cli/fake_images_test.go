@@ -17,6 +17,9 @@ func (f *fake) imageRoutes(handle func(string, func(*http.Request) (any, error))
 		if err := control.ReadJSON(r, &ask); err != nil {
 			return nil, err
 		}
+		if s, err := f.server(ask.Server); err == nil {
+			ask.Disk = s.Disks[slices.IndexFunc(s.Disks, func(d control.ServerDisk) bool { return d.Role == control.SystemDisk })].ID
+		}
 		d, err := f.disk(ask.Disk)
 		if err != nil {
 			return nil, err

@@ -13,6 +13,7 @@ import (
 	"nbdcrypt/pkg/blockdev"
 	"nbdcrypt/pkg/keeper"
 	"nbdcrypt/pkg/mounts"
+	"nbdcrypt/pkg/vm"
 )
 
 // fakeMachine is a machine with a kernel that has devices. It notes what is done to it.
@@ -28,6 +29,9 @@ type fakeMachine struct {
 	ends   bool // the keeper is told to end
 	keeps  int  // for so many looks a keeper is still there
 	note   string
+	// options are those of the last runner, which runs is; without it there is one that ends at once.
+	options vm.Options
+	runs    func(context.Context, vm.Options) error
 	// program is what a keeper in the background is.
 	program string
 }
@@ -82,6 +86,15 @@ func newMachine(uid int) *fakeMachine {
 		unmountFuse: func(_ context.Context, dir string, lazy bool) error {
 			return m.step("unmount", fmt.Sprint(dir, lazy))
 		},
+		qemu: func() error { return m.fails["qemu"] },
+		runServer: func(ctx context.Context, o vm.Options) error {
+			m.options = o
+			if m.runs != nil {
+				return m.runs(ctx, o)
+			}
+			return m.step("run", o.Server)
+		},
+		console: noConsole,
 		keep: func(ctx context.Context, o keeper.Options) error {
 			m.kept = &o
 			if m.ends {

@@ -57,6 +57,11 @@ type fake struct {
 	elsewhere bool
 	have      int64
 	imported  []byte
+	// servers, and the scaling that makes more; numbers are those that its members have had.
+	servers []*control.Server
+	configs []*control.ScalingConfig
+	groups  []*control.ScalingGroup
+	numbers int
 }
 
 func moment0() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
@@ -131,6 +136,8 @@ func (f *fake) mux() *http.ServeMux {
 	f.imageRoutes(handle)
 	f.snapshotRoutes(handle)
 	f.backupRoutes(mux, handle)
+	f.serverRoutes(handle)
+	f.scalingRoutes(handle)
 	handle(control.RouteDiskCreate, f.diskCreate)
 	handle(control.RouteDiskList, func(*http.Request) (any, error) { return control.List(f.disks), nil })
 	handle(control.RouteDiskShow, func(r *http.Request) (any, error) { return f.disk(r.PathValue("disk")) })

@@ -71,6 +71,7 @@ func (a *app) oneServer(cmd *cobra.Command, fn func(context.Context, *control.Cl
 }
 
 func (a *app) printed(cmd *cobra.Command, s control.Server) error {
+	s.Disks = control.List(s.Disks)
 	a.warn(cmd, s.Warnings)
 	return a.result(cmd, s, func(w io.Writer) { printServer(w, s) })
 }
