@@ -23,6 +23,8 @@ not usable, so that it could not be attached again, or where another host has it
 Of a shared disk this ends one attachment: your newest, or for root the newest of all, or the one that --attachment names (disk show
 prints them). Clients that are there because of it are disconnected. The key is wiped with the last.
 
+A disk that a running server has is detached by 'server stop', or from it by 'server detach'.
+
 What attach has mounted is unmounted first, and its device written out and disconnected, which needs root. While anything else uses the
 device, this is refused, naming it. --force disconnects it all the same: what was not written to it yet is lost.
 

@@ -15,7 +15,7 @@ func (a *app) diskDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete DISK", Short: "Delete a disk and its data",
 		Long: `Delete a disk, its snapshots, their data and its wrapped data keys. Backups and images of it stay, and so do disks that were made from its snapshots.
-It must be detached; its key is not needed. Asks first, unless --yes is given.`,
+It must be detached, and no server's; its key is not needed. Asks first, unless --yes is given.`,
 		Example:           "  nbdcrypt disk delete db1 --yes",
 		Args:              wants("DISK"),
 		ValidArgsFunction: a.completeDisk,

@@ -55,7 +55,7 @@ func (a *app) imageDelete() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete IMAGE", Short: "Delete an image",
 		Long: `Delete an image. Disks that were made from it stay as they are, with as much of it as they need; so does what it was made of. Its key is
-not needed. Asks first, unless --yes is given.`,
+not needed. One that a scaling configuration makes servers of is refused. Asks first, unless --yes is given.`,
 		Example:           "  nbdcrypt image delete golden --yes",
 		Args:              wants("IMAGE"),
 		ValidArgsFunction: a.completeImage,

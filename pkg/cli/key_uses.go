@@ -13,7 +13,7 @@ import (
 func (a *app) keyUses() *cobra.Command {
 	return &cobra.Command{
 		Use: "uses KEY", Short: "List what is under a key",
-		Long:              "List all disks, attached or not, and all snapshots, images and backups that can't be read without a key.",
+		Long:              "List all disks, attached or not, and all snapshots, images and backups that can't be read without a key,\nand all scaling configurations that make servers under it.",
 		Example:           "  nbdcrypt key uses payroll",
 		Args:              wants("KEY"),
 		ValidArgsFunction: a.completeKey,

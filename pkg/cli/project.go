@@ -119,7 +119,7 @@ func (a *app) projectDelete() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "delete P", Short: "Delete an empty project",
-		Long: `Delete a project that has neither disks nor keys of its own left. Everybody's roles in it go, and its default key, which nothing is
+		Long: `Delete a project that has no disks, servers, scaling configurations and keys of its own left. Everybody's roles in it go, and its default key, which nothing is
 under, is destroyed. This asks first, unless --yes is given.`,
 		Example:           "  nbdcrypt project delete shop --yes",
 		Args:              wants("P"),

@@ -41,7 +41,8 @@ func (a *app) keyRewrap() *cobra.Command {
 		Use: "rewrap KEY", Short: "Put all that is under a key under its newest version, or another key",
 		Long: `Do what disk rewrap does with every disk, attached or not, and every snapshot, image and backup under KEY: put it under the newest version of
 that key, or with --to under another key. It goes on past one that can't be done, and exits with its error. Interrupted, it leaves each as it
-was or as it shall be; the same command again does the rest. What was copied out of here before, such as an exported backup, stays as it is.`,
+was or as it shall be; the same command again does the rest. Scaling configurations stay as they are: what they make is under KEY further on, but for the system disks, which
+are as their image is. What was copied out of here before, such as an exported backup, stays as it is.`,
 		Example:           "  nbdcrypt key rewrap payroll\n  nbdcrypt key rewrap payroll --to wages",
 		Args:              wants("KEY"),
 		ValidArgsFunction: a.completeKey,
