@@ -271,7 +271,7 @@ func (d *Daemon) do(r route, c *call) (body any, err error) {
 func (d *Daemon) stranger(c *call) bool { return c.caller.UID != 0 && c.caller.UID != d.self.UID }
 
 // named is what paths name.
-var named = []string{"disk", "snapshot", "image", "backup", "key", "job", "slot", "project"}
+var named = []string{"disk", "snapshot", "image", "backup", "key", "job", "slot", "server", "config", "group", "project"}
 
 // resource is what a call is about, as it named it.
 func (c *call) resource() string {

@@ -19,7 +19,7 @@ const drainTime = 20 * time.Second
 func (d *Daemon) attachmentViews(a *volume.Attachment) (views []control.Attachment) {
 	e := d.exports.get(a)
 	for _, share := range d.volumes.SharesOf(a) {
-		v := control.Attachment{ID: share.ID.String(), URI: d.uri(a), Since: share.Since, ReadOnly: share.ReadOnly, By: share.By, Allow: []string{},
+		v := control.Attachment{ID: share.ID.String(), URI: d.uri(a, e), Since: share.Since, ReadOnly: share.ReadOnly, By: share.By, Allow: []string{},
 			Device: deviceOf(share.Device), Mount: share.Mount}
 		if e != nil {
 			v.Clients = e.export.Clients()
@@ -30,7 +30,11 @@ func (d *Daemon) attachmentViews(a *volume.Attachment) (views []control.Attachme
 	return views
 }
 
-func (d *Daemon) uri(a *volume.Attachment) string {
+// uri is where an attached disk is; empty for a server's, whose export has a secret name. e may be nil.
+func (d *Daemon) uri(a *volume.Attachment, e *exported) string {
+	if d.leases.holder(a.Disk) != nil || e != nil && e.leased {
+		return ""
+	}
 	return control.URI(control.ExportName(a.Project, a.Name), d.nbdPath())
 }
 
@@ -73,14 +77,14 @@ func (d *Daemon) attachCall(c *call) (any, error) {
 		Wiping: (&wipe{daemon: d, call: c}).wiping,
 	})
 	if err != nil {
-		return nil, err
+		return nil, d.becauseOfServer(c, err)
 	}
 	d.fillSoon(a.Project, a.Disk.String(), a.Name)
 	warnings := slices.Clone(a.Warnings)
 	if in.Device != "" && !d.flusher {
 		warnings = append(warnings, flusherWarning)
 	}
-	return control.Attached{Disk: a.Name, DiskID: a.Disk.String(), Attachment: id, Epoch: a.Epoch(), Export: control.ExportName(a.Project, a.Name), URI: d.uri(a),
+	return control.Attached{Disk: a.Name, DiskID: a.Disk.String(), Attachment: id, Epoch: a.Epoch(), Export: control.ExportName(a.Project, a.Name), URI: d.uri(a, nil),
 		Device: deviceOf(in.Device), Mount: in.Mount, ReadOnly: a.ReadOnly, Unclean: a.Unclean, Warnings: warnings}, nil
 }
 
@@ -129,11 +133,15 @@ func (d *Daemon) detachCall(c *call) (any, error) {
 
 // wouldDetach tells what a detach would end. It did nothing, so that nothing of it is recorded.
 func (d *Daemon) wouldDetach(c *call, spec volume.DetachSpec) (out control.Detached, err error) {
+	var held error
 	spec.Asking = func(a *volume.Attachment, of volume.Share, left int) {
 		out = detached(a, of)
 		out.Left = left
+		held = d.heldByServer(a)
 	}
-	_, err = d.volumes.Detach(c.ctx, c.request, spec)
+	if _, err = d.volumes.Detach(c.ctx, c.request, spec); err == nil {
+		err = held
+	}
 	c.recorded = err == nil
 	return out, err
 }
@@ -178,7 +186,7 @@ func (d *Daemon) detach(c *call, spec volume.DetachSpec) (out control.Detached, 
 	spec.Drain = func(a *volume.Attachment) error {
 		of := d.volumes.SharesOf(a)[0]
 		out = detached(a, of)
-		if err := d.connected(c, a, of); err != nil && !spec.All {
+		if err := d.mayEnd(c, a, of); err != nil && !spec.All {
 			return err
 		}
 		return d.drain(c.ctx, a, &out.Clients)
@@ -192,17 +200,17 @@ func detached(a *volume.Attachment, of volume.Share) control.Detached {
 	return control.Detached{Disk: a.Name, DiskID: a.Disk.String(), Attachment: of.ID.String(), Device: deviceOf(of.Device), Mount: of.Mount, By: of.By}
 }
 
-// hangUp lets go of a kernel that has a disk as a device, without a word: its requests wait for the next daemon then. ESHUTDOWN would be an
-// error of the device to it, and end a file system that is mounted.
+// hangUp lets go of a kernel that has a disk as a device, or of a server that runs on it, without a word: its requests wait for the next daemon then.
+// ESHUTDOWN would be an error of the device to it, and end a file system that is mounted.
 func (d *Daemon) hangUp(ctx context.Context, a *volume.Attachment) {
 	e := d.exports.get(a)
-	if e == nil || !slices.ContainsFunc(d.volumes.SharesOf(a), func(s volume.Share) bool { return s.Device != "" }) {
+	if e == nil || !e.leased && !slices.ContainsFunc(d.volumes.SharesOf(a), func(s volume.Share) bool { return s.Device != "" }) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	if err := e.export.HangUp(ctx); err != nil {
-		d.o.Log.Warn("clients are still there", "disk", a.Name, "err", err)
+		d.o.Log.Warn("clients are still there", "disk", a.Name, "err", e.nameless(err))
 	}
 }
 
@@ -216,7 +224,7 @@ func (d *Daemon) drain(ctx context.Context, a *volume.Attachment, clients *int) 
 	defer cancel()
 	if err := e.export.Drain(ctx); err != nil {
 		return refusal.New(refusal.Busy, "see why the storage does not answer, then detach again; new requests are refused already",
-			"requests are still in flight after %v: %w", drainTime, err)
+			"requests are still in flight after %v: %w", drainTime, e.nameless(err))
 	}
 	d.exports.remove(a)
 	return nil

@@ -29,6 +29,14 @@ func mayBeAt(c *call, in control.Attach) error {
 	return nil
 }
 
+// mayEnd refuses to take a disk away from who could not do without it: a kernel, or a server.
+func (d *Daemon) mayEnd(c *call, a *volume.Attachment, of volume.Share) error {
+	if err := d.heldByServer(a); err != nil {
+		return err
+	}
+	return d.connected(c, a, of)
+}
+
 // connected refuses to take a disk away from a device of the kernel, which would make errors of what it still has to write. Root is trusted to
 // know: the command line disconnects the device before.
 func (d *Daemon) connected(c *call, a *volume.Attachment, of volume.Share) error {

@@ -93,6 +93,7 @@ func (d *Daemon) startJob(c *call, about control.Job, work control.Work) (any, e
 
 // namers are the verbs whose call names in its body what it is about.
 var namers = map[access.Action]bool{access.DiskCreate: true, access.SnapshotCreate: true, access.DiskRollback: true, access.ImageCreate: true, access.ImageCopy: true, access.BackupCreate: true, access.KeyCreate: true, access.ProjectCreate: true, access.CheckRun: true,
+	access.ServerCreate: true, access.ServerAttach: true, access.ServerDetach: true, access.ConfigCreate: true, access.GroupCreate: true,
 	access.RoleGrant: true, access.RoleRevoke: true, access.KeyGrantCreate: true, access.KeyGrantRevoke: true, access.KeyGrantRetire: true}
 
 // namedIn is what a call's body names: a new disk, key or project, the disk to check, whose right. It is in the record also where the
@@ -104,7 +105,7 @@ func namedIn(r route, c *call) string {
 	var in map[string]any
 	_ = control.PeekJSON(c.http, &in) // what is wrong with it the verb says
 	var words []string
-	for _, field := range []string{"name", "alias", "disk", "snapshot", "from_snapshot", "from_image", "from_backup", "user", "role", "operation", "grant"} {
+	for _, field := range []string{"name", "alias", "disk", "snapshot", "from_snapshot", "from_image", "from_backup", "server", "image", "config", "user", "role", "operation", "grant"} {
 		if word, is := in[field].(string); is && word != "" {
 			words = append(words, cut(word))
 		}
@@ -148,6 +149,34 @@ func (c *call) keyOfAnswer(body any) {
 		if answer.Key != nil {
 			c.keyID = answer.Key.ID
 		}
+	case control.Server:
+		var keys []*control.DiskKey
+		for _, disk := range answer.Disks {
+			keys = append(keys, disk.Key)
+		}
+		c.keyOfAll(keys)
+	case control.ScalingConfig:
+		var keys []*control.DiskKey
+		for _, disk := range answer.Disks {
+			keys = append(keys, disk.Key)
+		}
+		c.keyOfAll(keys)
+	}
+}
+
+// keyOfAll takes note of the one CMK that several disks are under, where it is one.
+func (c *call) keyOfAll(keys []*control.DiskKey) {
+	one := ""
+	for _, key := range keys {
+		if key != nil && one != "" && key.ID != one {
+			return
+		}
+		if key != nil {
+			one = key.ID
+		}
+	}
+	if one != "" {
+		c.keyID = one
 	}
 }
 

@@ -127,6 +127,16 @@ func TestRuleB16_EveryVerbLeavesOneRecord(t *testing.T) {
 		{control.RouteImageCreate, "", "", `{"name":"golden","disk":"vault"}`}, {control.RouteImageUpload, "", "?name=sent&size=512", uploaded(t, 512)}, {control.RouteImageList, "", "", ""},
 		{control.RouteImageShow, "golden", "", ""}, {control.RouteImageCopy, "golden", "", `{"name":"bare","encrypted":false}`},
 		{control.RouteImageDelete, "golden", "", ""}, {control.RouteImageDelete, "golden", "?yes=true", ""},
+		{control.RouteImageCreate, "", "", `{"name":"base","disk":"vault"}`}, {control.RouteServerCreate, "", "", `{"name":"web","image":"base","data":[{"size":1048576}]}`},
+		{control.RouteServerCreate, "", "", `{"name":"web","image":"none"}`}, {control.RouteServerList, "", "", ""}, {control.RouteServerShow, "web", "", ""},
+		{control.RouteServerRun, "web", "", `{"token":"0123456789abcdef0123456789abcdef"}`}, {control.RouteServerStop, "web", "", "{}"},
+		{control.RouteServerDetach, "web", "", `{"disk":"web-data-1"}`}, {control.RouteServerAttach, "web", "", `{"disk":"web-data-1"}`}, {control.RouteServerAttach, "web", "", `{"disk":"none"}`},
+		{control.RouteImageCreate, "", "", `{"name":"of-web","server":"web"}`}, {control.RouteConfigCreate, "", "", `{"name":"small","server":"web"}`}, {control.RouteConfigList, "", "", ""},
+		{control.RouteConfigShow, "small", "", ""}, {control.RouteGroupCreate, "", "", `{"name":"many","config":"small","min":1,"max":3}`}, {control.RouteGroupList, "", "", ""},
+		{control.RouteGroupShow, "many", "", ""}, {control.RouteGroupScale, "many", "", `{"size":2}`}, {control.RouteGroupScale, "many", "", `{"size":1}`}, {control.RouteGroupScale, "many", "?yes=true", `{"size":1}`},
+		{control.RouteConfigDelete, "small", "?yes=true", ""}, {control.RouteGroupDelete, "many", "", ""}, {control.RouteGroupDelete, "many", "?yes=true", ""},
+		{control.RouteConfigDelete, "small", "", ""}, {control.RouteConfigDelete, "small", "?yes=true", ""},
+		{control.RouteServerDelete, "web", "", ""}, {control.RouteServerDelete, "web", "?yes=true", ""}, {control.RouteImageDelete, "base", "?yes=true", ""}, {control.RouteImageDelete, "of-web", "?yes=true", ""},
 		{control.RouteBackupCreate, "", "", `{"name":"monday","disk":"vault"}`}, {control.RouteBackupList, "", "", ""}, {control.RouteBackupShow, "monday", "", ""},
 		{control.RouteBackupList, "", "?disk=none", ""}, {control.RouteBackupVerify, "monday", "", ""}, {control.RouteBackupKey, "", "", ""},
 		{control.RouteBackupExport, "monday", "?from=x", ""}, {control.RouteBackupPrune, "", "", `{"disk":"vault","keep":0}`}, {control.RouteBackupPrune, "", "", `{"disk":"vault","keep":1}`},
@@ -155,8 +165,8 @@ func TestRuleB16_EveryVerbLeavesOneRecord(t *testing.T) {
 		w.ask(r.pattern, name, "", "{}", nbd.Peer{UID: 65534})
 		w.ask(r.pattern, name, "", "{}", root)
 	}
-	// What takes hardware, systemd, or a connection that a passphrase follows has its record shown elsewhere.
-	elsewhere := map[string]bool{control.RouteSlotAdd: true, control.RouteSlotKeyFile: true, control.RouteSlotTPM: true, control.RouteSlotToken: true, control.RouteSlotGive: true,
+	// What takes hardware, systemd, a runner, or a connection that a passphrase follows has its record shown elsewhere.
+	elsewhere := map[string]bool{control.RouteServerStop: true, control.RouteSlotAdd: true, control.RouteSlotKeyFile: true, control.RouteSlotTPM: true, control.RouteSlotToken: true, control.RouteSlotGive: true,
 		control.RouteSlotReseal: true, control.RouteRecoveryVerify: true, control.RouteJobShow: true}
 	everybodys := map[string]bool{control.RouteStatus: true, control.RouteProjectList: true}
 	for _, r := range routes {
@@ -182,6 +192,9 @@ func TestRuleB16_RefusedCallsNameWhat(t *testing.T) {
 		{control.RouteDiskCreate, `{"name":"twin","from_snapshot":"before"}`, "twin before"},
 		{control.RouteDiskCreate, `{"name":"twin","from_image":"golden"}`, "twin golden"},
 		{control.RouteDiskCreate, `{"name":"twin","from_backup":"monday"}`, "twin monday"},
+		{control.RouteImageCreate, `{"name":"golden","server":"web"}`, "golden web"}, {control.RouteServerCreate, `{"name":"web","image":"golden"}`, "web golden"},
+		{control.RouteConfigCreate, `{"name":"small","server":"web"}`, "small web"}, {control.RouteGroupCreate, `{"name":"many","config":"small"}`, "many small"},
+		{"POST /v1/servers/web/disks", `{"disk":"data"}`, "web data"}, {"POST /v1/servers/web/run", `{"token":"secret"}`, "web"},
 		{control.RouteImageCreate, `{"name":"golden","disk":"vault"}`, "golden vault"}, {control.RouteImageUpload + "?name=sent", "", "sent"},
 		{"POST /v1/images/golden/copy", `{"name":"bare"}`, "golden bare"},
 		{"POST /v1/keys/mine/grants", `{"user":"1234","operation":"decrypt"}`, "mine 1234 decrypt"},

@@ -25,6 +25,7 @@ import (
 	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/pool"
+	"nbdcrypt/pkg/server"
 	"nbdcrypt/pkg/volume"
 )
 
@@ -85,6 +86,7 @@ type Daemon struct {
 	pool    *pool.Files
 	access  *access.Access
 	volumes *volume.Service
+	servers *server.Service
 	attests *attest.Service
 
 	jobs    *control.Jobs
@@ -93,6 +95,7 @@ type Daemon struct {
 	guesses *guesses
 	kept    kept
 	exports *exports
+	leases  *leases
 	nbd     *nbd.Server
 	api     *http.Server
 	listens []string // URIs at which NBD is served
@@ -145,7 +148,7 @@ func newDaemon(o Options) *Daemon {
 		o.Backups = filepath.Join(o.State, "backups")
 	}
 	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(keptJobs), replays: newReplays(256),
-		pace: newPace(), guesses: newGuesses(), exports: newExports(), dueDay: map[string]string{}, chores: newChores()}
+		pace: newPace(), guesses: newGuesses(), exports: newExports(), leases: newLeases(), dueDay: map[string]string{}, chores: newChores()}
 	d.space = func() (pool.Space, error) { return d.pool.Space() }
 	d.life, d.endLife = context.WithCancel(context.Background())
 	d.scrape = newScrape(d)
@@ -225,9 +228,11 @@ func within(limit time.Duration, part func(context.Context) error) error {
 	return part(ctx)
 }
 
-// stopCalls waits for jobs and calls; connections that are left are cut.
+// stopCalls waits for jobs and calls, and for what attaches or detaches disks of servers; connections that are left are cut.
 func (d *Daemon) stopCalls(ctx context.Context) error {
-	err := errors.Join(d.jobs.Shutdown(ctx), d.api.Shutdown(ctx), d.api.Close())
+	freed := make(chan error, 1)
+	go func() { freed <- d.leases.stop(ctx) }()
+	err := errors.Join(d.jobs.Shutdown(ctx), d.api.Shutdown(ctx), d.api.Close(), <-freed)
 	asked := make(chan struct{})
 	go func() { d.asking.Wait(); close(asked) }()
 	select {

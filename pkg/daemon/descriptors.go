@@ -15,7 +15,13 @@ import (
 const spareDescriptors = 128
 
 // roomForDisk refuses one more disk where the process has hardly any descriptors left. (Go raises the soft limit to the hard one.)
-func roomForDisk() error {
+func roomForDisk() error { return roomForDisks(1) }
+
+// descriptorsOfDisk is what one takes, about.
+const descriptorsOfDisk = 4
+
+// roomForDisks is roomForDisk for several at once.
+func roomForDisks(n int) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("daemon: the limit of descriptors: %w", err)
@@ -24,7 +30,7 @@ func roomForDisk() error {
 	if err != nil {
 		return err
 	}
-	if uint64(used)+spareDescriptors <= limit.Cur {
+	if uint64(used)+spareDescriptors+uint64(max(0, n-1))*descriptorsOfDisk <= limit.Cur {
 		return nil
 	}
 	return refusal.New(refusal.Failed, "detach a disk, or raise the limit of open files (LimitNOFILE= of systemd, ulimit -Hn)",

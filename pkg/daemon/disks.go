@@ -165,6 +165,9 @@ func (d *Daemon) diskDelete(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.held(c, volume.HolderKind, v.ID); err != nil {
+		return nil, err
+	}
 	if !c.yes() {
 		with, err := d.withSnapshots(c, v)
 		if err != nil {

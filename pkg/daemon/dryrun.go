@@ -39,7 +39,12 @@ func (d *Daemon) usesOf(ctx context.Context, project, key string) ([]control.Key
 			uses = append(uses, control.KeyUse{Kind: kind, ID: n.ID, Name: n.Name, Attached: n.Attached})
 		}
 	}
-	return uses, nil
+	k, err := d.keys.Key(ctx, project, key)
+	if err != nil {
+		return nil, err
+	}
+	configs, err := d.configUses(ctx, project, k.ID)
+	return append(uses, configs...), err
 }
 
 // consequence is what a verb that makes a key unusable leads to.

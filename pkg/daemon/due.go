@@ -104,6 +104,9 @@ func (d *Daemon) tellFinished() {
 			d.tellExpired(due)
 		}
 	}
+	for _, finished := range d.servers.Finished() {
+		d.recordOwn("server.finished", "", finished, nil)
+	}
 }
 
 func (d *Daemon) tellDeleted(project, alias, id string) {

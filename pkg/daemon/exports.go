@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sort"
@@ -26,8 +27,21 @@ type exports struct {
 type exported struct {
 	of     *volume.Attachment
 	export *nbd.Export
+	// leased tells that a server's run has the disk. Its export has a secret name, which is in no list: a QEMU whose run is over finds none.
+	leased bool
 	// openings are one for each attachment of the disk; exports.mu guards them.
 	openings []opening
+}
+
+// nameless is an error without the name of the export, where that is secret.
+func (e *exported) nameless(err error) error {
+	if !e.leased {
+		return err
+	}
+	if cause := errors.Unwrap(err); cause != nil {
+		return cause
+	}
+	return errors.New("its clients do not end")
 }
 
 // opening is whom one attachment opens the export to.
@@ -44,13 +58,22 @@ func newExports() *exports {
 
 // add opens the export of a disk, which is made for the first of its attachments.
 func (x *exports) add(a *volume.Attachment, o opening) {
+	x.addAs(a, control.ExportName(a.Project, a.Name), false, o)
+}
+
+// lend opens the export of a disk under a secret name to who runs a server on it. By its own name nobody opens it meanwhile.
+func (x *exports) lend(a *volume.Attachment, name string, to uint32) {
+	x.addAs(a, name, true, opening{attacher: to})
+}
+
+func (x *exports) addAs(a *volume.Attachment, name string, leased bool, o opening) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.byDisk[a.Disk]
 	if e == nil {
-		e = &exported{of: a}
-		e.export = x.exportOf(e)
-		x.byDisk[a.Disk], x.byName[e.export.Name()] = e, e
+		e = &exported{of: a, leased: leased}
+		e.export = x.exportOf(e, name)
+		x.byDisk[a.Disk], x.byName[name] = e, e
 	}
 	e.openings = append(e.openings, o)
 }
@@ -87,8 +110,8 @@ func (e *exported) mayOpen(who access.Guest) bool {
 }
 
 // exportOf makes the export of an attached disk. Who opened it has to be somebody to whom it is open as long as the connection lasts.
-func (x *exports) exportOf(e *exported) *nbd.Export {
-	return nbd.NewExport(control.ExportName(e.of.Project, e.of.Name), e.of.Device, nbd.Options{ReadOnly: e.of.ReadOnly,
+func (x *exports) exportOf(e *exported, name string) *nbd.Export {
+	return nbd.NewExport(name, e.of.Device, nbd.Options{ReadOnly: e.of.ReadOnly,
 		Admits: func(peer nbd.Peer) bool {
 			who := access.Arrived(peer.UID, peer.Name)
 			x.mu.Lock()
@@ -119,13 +142,13 @@ func (x *exports) remove(a *volume.Attachment) {
 	}
 }
 
-// open lists what a peer may open, by name.
+// open lists what a peer may open and find, by name.
 func (x *exports) open(peer nbd.Peer) (list []*nbd.Export) {
 	who := access.Arrived(peer.UID, peer.Name)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byName {
-		if e.mayOpen(who) {
+		if e.mayOpen(who) && !e.leased {
 			list = append(list, e.export)
 		}
 	}

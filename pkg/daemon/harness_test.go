@@ -68,7 +68,7 @@ func (d *Daemon) callAs(t *testing.T, pattern string, peer nbd.Peer, body, id st
 
 func request(pattern string, peer nbd.Peer, body, id string) *http.Request {
 	method, path, _ := strings.Cut(pattern, " ")
-	path = strings.NewReplacer("{disk}", "nothing", "{image}", "nothing", "{backup}", "nothing", "{key}", "nothing", "{job}", "nothing", "{slot}", "nothing", "{project}", "nothing").Replace(path)
+	path = strings.NewReplacer("{disk}", "nothing", "{image}", "nothing", "{backup}", "nothing", "{key}", "nothing", "{job}", "nothing", "{slot}", "nothing", "{server}", "nothing", "{config}", "nothing", "{group}", "nothing", "{project}", "nothing").Replace(path)
 	req := httptest.NewRequest(method, path, strings.NewReader(body))
 	req.Header.Set(control.HeaderRequest, id)
 	return req.WithContext(context.WithValue(req.Context(), peerKey{}, peer))

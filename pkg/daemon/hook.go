@@ -122,7 +122,7 @@ func (h *hook) tell(e event) {
 	switch {
 	case e.denied:
 		room = hookQueue / 2
-	case e.Event == eventUnwrapRefused:
+	case e.Event == eventUnwrapRefused, e.Event == eventServerPaused:
 		room = hookQueue * 3 / 4
 	}
 	if len(h.queue) < room {

@@ -33,11 +33,21 @@ func imageView(p volume.Point) control.Image {
 	return view
 }
 
-// imageCreate makes an image of a disk.
+// imageCreate makes an image of a disk, or of the system disk of a server (rule A32).
 func (d *Daemon) imageCreate(c *call) (any, error) {
 	var in control.ImageCreate
 	if err := control.ReadJSON(c.http, &in); err != nil {
 		return nil, err
+	}
+	if (in.Disk == "") == (in.Server == "") {
+		return nil, refusal.New(refusal.Usage, "name one of them with --from-disk or --from-server", "an image is made of a disk or of a server's system disk")
+	}
+	if in.Server != "" {
+		disk, err := d.systemDisk(c, in.Server)
+		if err != nil {
+			return nil, err
+		}
+		in.Disk = disk
 	}
 	of := volume.ImageOf{Project: c.project, Disk: in.Disk, Name: in.Name, Encrypted: in.Encrypted}
 	if in.Key != "" {
@@ -183,6 +193,9 @@ func (d *Daemon) imageShow(c *call) (any, error) {
 func (d *Daemon) imageDelete(c *call) (any, error) {
 	p, err := d.volumes.Point(c.ctx, volume.ImageKind, c.project, c.image())
 	if err != nil {
+		return nil, err
+	}
+	if err := d.held(c, volume.ImageKind, p.ID); err != nil {
 		return nil, err
 	}
 	if !c.yes() {

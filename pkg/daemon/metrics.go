@@ -89,6 +89,7 @@ var (
 	failedDesc      = describe("disk_sync_failed", "1 where a sync failed: nothing more is written to the disk until it is detached.", "project", "disk")
 	sharesDesc      = describe("disk_attachments", "Attachments of a disk: more than one where it is shared.", "project", "disk")
 	depthDesc       = describe("disk_layers", "Layers that an attached disk stands on.", "project", "disk")
+	serversDesc     = describe("servers", "Servers whose disks are attached for a run.")
 	pointsDesc      = describe("points", "Snapshots, images and backups, by kind.", "kind")
 	exportsDesc     = describe("nbd_exports", "Disks that NBD clients can open.")
 	attachedDesc    = describe("disks_attached", "Disks attached by this daemon.")
@@ -99,7 +100,7 @@ var (
 	poolFreeDesc    = describe("pool_free_bytes", "Free space of the pool's file system.")
 	poolSizeDesc    = describe("pool_size_bytes", "Size of the pool's file system.")
 	rootLockedDesc  = describe("root_key_locked", "1 while the root key is locked.")
-	refusedDesc     = describe("unwraps_refused_total", "Attaches, escrows, exports, re-wraps and new disks that a key or rights forbade, since the start.")
+	refusedDesc     = describe("unwraps_refused_total", "Attaches, starts of servers, escrows, exports, re-wraps and new disks that a key or rights forbade, since the start.")
 	unauditedDesc   = describe("audit_failures_total", "Audit records that could not be written, since the start.")
 	warningsDesc    = describe("warnings", "Warnings that `nbdcrypt status` shows.")
 	buildDesc       = describe("build_info", "1, with the build in the labels.", "version", "goversion")
@@ -108,7 +109,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{requestsDesc, errorsDesc, bytesDesc, durationDesc, inFlightDesc, connectionsDesc, failedDesc,
-		sharesDesc, depthDesc, pointsDesc, exportsDesc, attachedDesc, keysDesc, usedDesc, lockedDesc, limitDesc, poolFreeDesc, poolSizeDesc, rootLockedDesc, refusedDesc, unauditedDesc, warningsDesc, buildDesc} {
+		sharesDesc, depthDesc, serversDesc, pointsDesc, exportsDesc, attachedDesc, keysDesc, usedDesc, lockedDesc, limitDesc, poolFreeDesc, poolSizeDesc, rootLockedDesc, refusedDesc, unauditedDesc, warningsDesc, buildDesc} {
 		to <- desc
 	}
 }
@@ -127,6 +128,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		gauge(to, sharesDesc, float64(len(d.volumes.SharesOf(a))), a.Project, a.Name)
 		gauge(to, depthDesc, float64(a.Depth()), a.Project, a.Name)
 	}
+	gauge(to, serversDesc, float64(d.leases.running(c.project)))
 	c.collectPoints(to)
 	if c.project == "" {
 		c.collectWhole(to)

@@ -16,6 +16,7 @@ const (
 	eventKeyRotated      = "key-rotated"
 	eventMaterialExpired = "material-expired"
 	eventPoolFilling     = "pool-filling"
+	eventServerPaused    = "server-paused"
 )
 
 // event is something that happened, mostly to a key, as the hook reads it.
@@ -49,7 +50,7 @@ func (d *Daemon) notify(e event) {
 // unwraps are the actions for which a key has to open something, or wrap something anew: who is refused them might be an attacker, or
 // somebody whose data is about to be lost.
 var unwraps = map[access.Action]bool{access.DiskAttach: true, access.DiskEscrow: true, access.DiskExport: true, access.DiskCreate: true,
-	access.DiskRewrap: true}
+	access.DiskRewrap: true, access.ServerStart: true, access.ServerAttach: true}
 
 // tellRefused tells of an unwrap that the key forbade, or rights.
 func (d *Daemon) tellRefused(r route, c *call, err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -17,6 +18,7 @@ import (
 	"nbdcrypt/pkg/clock"
 	"nbdcrypt/pkg/pool"
 	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/server"
 	"nbdcrypt/pkg/volume"
 	"nbdcrypt/xts"
 )
@@ -46,7 +48,7 @@ func (d *Daemon) openRest(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{d.openCatalog, d.openStores, d.greet} {
 		if err := step(ctx); err != nil {
 			d.closeRest()
-			d.volumes, d.keys, d.raw, d.log = nil, nil, nil, nil
+			d.volumes, d.servers, d.keys, d.raw, d.log = nil, nil, nil, nil, nil
 			return err
 		}
 	}
@@ -168,8 +170,12 @@ func (d *Daemon) openStores(ctx context.Context) (err error) {
 		return fmt.Errorf("daemon: %w", err)
 	}
 	d.volumes, err = volume.Open(ctx, volume.Config{Catalog: d.catalog, Keys: d.keys, Pool: d.pool, Clock: d.clock,
-		Log: d.o.Log, Host: host, Instance: uuid.NewString(), Backups: d.o.Backups, Failed: d.syncFailed, Told: d.uncleanTold,
+		Log: d.o.Log, Host: host, Instance: uuid.NewString(), Backups: d.o.Backups, Failed: d.syncFailed, Told: d.uncleanTold, Held: server.Held,
 		Journal: filepath.Join(d.o.Run, journalDir, d.root.Store.String()), Unguarded: d.unguarded})
+	if err != nil {
+		return err
+	}
+	d.servers, err = server.Open(ctx, server.Config{Catalog: d.catalog, Volumes: d.volumes, Keys: d.keys, Clock: d.clock, Log: d.o.Log})
 	return err
 }
 
@@ -221,6 +227,9 @@ func (d *Daemon) greet(ctx context.Context) error {
 				": they are detached now, and " + left.what + "; attach them again to use them")
 		}
 	}
+	for _, finished := range d.servers.Finished() {
+		d.warn(finished)
+	}
 	d.warnUnreadable()
 	_, err = d.log.Append(ctx, d.ownRecord("daemon.start"))
 	return err
@@ -231,7 +240,7 @@ const fewWarnings = 20
 
 // warnUnreadable tells which records this start met and could not read. It goes on without them: what depends on one is refused.
 func (d *Daemon) warnUnreadable() {
-	list := append(d.keys.Unreadable(), d.volumes.Unreadable()...)
+	list := slices.Concat(d.keys.Unreadable(), d.volumes.Unreadable(), d.servers.Unreadable())
 	for i, err := range list {
 		if i == fewWarnings {
 			d.warn(fmt.Sprintf("%d more records can't be read; `nbdcrypt check` lists them", len(list)-i))

@@ -134,6 +134,9 @@ func (d *Daemon) projectDelete(c *call) (any, error) {
 }
 
 func (d *Daemon) mayEndProject(c *call) error {
+	if err := d.noServersLeft(c); err != nil {
+		return err
+	}
 	one, count := "", 0
 	err := d.volumes.List(c.ctx, c.project, false, func(v volume.Disk) error {
 		one, count = v.Name, count+1

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/access"
@@ -68,6 +69,8 @@ func (d *Daemon) keyRewrap(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A scaling configuration keeps no data: its system disk follows its image, and its data disks are made under the key that it names.
+	uses = slices.DeleteFunc(uses, func(u control.KeyUse) bool { return u.Kind == configKind })
 	return d.startJob(c, control.Job{Verb: "key rewrap", Resource: from.Alias, Unit: "uses"},
 		func(ctx context.Context, progress func(done, total int64)) (any, error) {
 			r := control.Rewrapped{Key: from.Alias, To: to.Alias, Version: to.Version, Uses: len(uses), Disks: disksAmong(uses), Failed: []control.RewrapFailed{}}

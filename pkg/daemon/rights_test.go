@@ -40,6 +40,10 @@ var mayAsk = map[string]string{
 	control.RouteImageCreate: "U", control.RouteImageUpload: "U", control.RouteImageCopy: "U", control.RouteImageDelete: "U", control.RouteImageList: "AURD", control.RouteImageShow: "AURD",
 	control.RouteBackupCreate: "U", control.RouteBackupList: "AUR", control.RouteBackupShow: "AUR", control.RouteBackupVerify: "AUR", control.RouteBackupKey: "AUR",
 	control.RouteBackupExport: "U", control.RouteBackupOffer: "U", control.RouteBackupImport: "U", control.RouteBackupDelete: "U", control.RouteBackupPrune: "U",
+	control.RouteServerCreate: "U", control.RouteServerList: "AUR", control.RouteServerShow: "AUR", control.RouteServerRun: "U", control.RouteServerStop: "U",
+	control.RouteServerDelete: "U", control.RouteServerAttach: "U", control.RouteServerDetach: "U",
+	control.RouteConfigCreate: "U", control.RouteConfigList: "AUR", control.RouteConfigShow: "AUR", control.RouteConfigDelete: "U",
+	control.RouteGroupCreate: "U", control.RouteGroupList: "AUR", control.RouteGroupShow: "AUR", control.RouteGroupScale: "U", control.RouteGroupDelete: "U",
 	control.RouteRootUnlock: "A!", control.RouteRootPassphrase: "A!", control.RouteRootLock: "A!",
 	control.RouteSlotList: "A!", control.RouteSlotAdd: "A!", control.RouteSlotRemove: "A!",
 	control.RouteSlotKeyFile: "A!", control.RouteSlotTPM: "A!", control.RouteSlotToken: "A!", control.RouteSlotCredential: "A!", control.RouteSlotGive: "A!", control.RouteSlotReseal: "A!",
@@ -106,7 +110,8 @@ func askIdle(t *testing.T, d *Daemon, r route, uid uint32, project string) (refu
 	idle.do = func(*Daemon, *call) (any, error) { return nil, nil }
 	mux := http.NewServeMux()
 	mux.Handle(r.pattern, d.handler(idle))
-	pattern := strings.NewReplacer("{disk}", "vault", "{snapshot}", "before", "{image}", "golden", "{key}", "mine", "{project}", project).Replace(r.pattern)
+	pattern := strings.NewReplacer("{disk}", "vault", "{snapshot}", "before", "{image}", "golden", "{key}", "mine", "{server}", "web", "{config}", "small", "{group}", "many",
+		"{project}", project).Replace(r.pattern)
 	w := httptest.NewRecorder()
 	whole(mux).ServeHTTP(w, request(pattern+"?project="+project, nbd.Peer{UID: uid}, `{"name":"new","size":1048576,"key":"mine"}`, newRequest()))
 	if w.Code < 300 {

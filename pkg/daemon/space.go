@@ -58,6 +58,9 @@ func (d *Daemon) diskShown(c *call, v volume.Disk) control.Disk {
 		view.Warnings = append(view.Warnings, "what the disk takes can't be counted: "+err.Error())
 	}
 	view.Space = spaceView(space)
+	if view.Server, err = d.serverOf(c.ctx, v.ID); err != nil {
+		view.Warnings = append(view.Warnings, "whether a server has the disk can't be told: "+err.Error())
+	}
 	view.Warnings = append(view.Warnings, d.poolWarnings()...)
 	view.Warnings = append(view.Warnings, d.paused(c)...)
 	return view
