@@ -136,10 +136,10 @@ func (s *Service) configOfServer(ctx context.Context, request string, rec config
 	if err := s.planOfServer(ctx, &rec, r, spec); err != nil {
 		return err
 	}
-	if err := s.reserveConfig(ctx, request+"/intent", rec); err != nil {
+	if err := s.reserveConfig(ctx, rec.step("intent"), rec); err != nil {
 		return err
 	}
-	_, err = s.c.Volumes.CreateImage(ctx, request+"/image", volume.ImageOf{ID: rec.Image, Project: rec.Project, Disk: r.system().ID.String(), Name: rec.ImageName})
+	_, err = s.c.Volumes.CreateImage(ctx, rec.step("image"), volume.ImageOf{ID: rec.Image, Project: rec.Project, Disk: r.system().ID.String(), Name: rec.ImageName})
 	if err == nil {
 		err = s.update(ctx, request, func(t catalog.Txn) error {
 			now, err := configs.get(t, rec.ID)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/google/uuid"
 
@@ -99,10 +100,10 @@ func (spec Spec) systemOf(image volume.Point) volume.Spec {
 
 // make writes the intent, makes the disks, and then has the server be there. Nobody else does anything to it meanwhile: the caller has claimed it.
 func (s *Service) make(ctx context.Context, request string, m newServer, w volume.Work) error {
-	if err := s.reserve(ctx, request, m.serverRecord); err != nil {
+	if err := s.reserve(ctx, m.serverRecord); err != nil {
 		return servers.explain(m.Name, err)
 	}
-	err := s.makeDisks(ctx, request, m, w)
+	err := s.makeDisks(ctx, m, w)
 	if err == nil {
 		err = s.update(ctx, request, func(t catalog.Txn) error {
 			now, err := servers.get(t, m.ID)
@@ -126,8 +127,8 @@ func (s *Service) make(ctx context.Context, request string, m newServer, w volum
 }
 
 // reserve writes the intent: from here on a crash is cleaned up at the next start.
-func (s *Service) reserve(ctx context.Context, request string, r serverRecord) error {
-	return s.update(ctx, request+"/intent", func(t catalog.Txn) error {
+func (s *Service) reserve(ctx context.Context, r serverRecord) error {
+	return s.update(ctx, r.step("intent"), func(t catalog.Txn) error {
 		made, err := servers.madeBefore(t, r.head)
 		if err != nil || made != nil {
 			return errors.Join(err, busyIf(made != nil, r))
@@ -152,13 +153,13 @@ func busyIf(made bool, r serverRecord) error {
 }
 
 // makeDisks makes the system disk last: where its data is copied that takes long, and what is refused of the others is refused before.
-func (s *Service) makeDisks(ctx context.Context, request string, m newServer, w volume.Work) (err error) {
+func (s *Service) makeDisks(ctx context.Context, m newServer, w volume.Work) (err error) {
 	for i := len(m.disks) - 1; i >= 0 && err == nil; i-- {
-		d := m.disks[i]
+		d, request := m.disks[i], m.step(fmt.Sprint(i))
 		if d.From != nil && d.From.Convert {
-			_, err = s.c.Volumes.CreateCopy(ctx, request+"/"+d.Name, d, w)
+			_, err = s.c.Volumes.CreateCopy(ctx, request, d, w)
 		} else {
-			_, err = s.c.Volumes.Create(ctx, request+"/"+d.Name, d)
+			_, err = s.c.Volumes.Create(ctx, request, d)
 		}
 	}
 	return err

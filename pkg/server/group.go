@@ -57,10 +57,10 @@ func (s *Service) makeGroup(ctx context.Context, request string, g groupRecord, 
 	}
 	g.Config = rec.ID
 	g.grow(request, g.Min)
-	if err := s.reserveGroup(ctx, request, g); err != nil {
+	if err := s.reserveGroup(ctx, g); err != nil {
 		return err
 	}
-	free, err := s.makeMembers(ctx, request, g, rec, progress)
+	free, err := s.makeMembers(ctx, g, rec, progress)
 	defer free()
 	if err == nil {
 		g.done()
@@ -82,8 +82,8 @@ func refuseUndo(err, undo error, what, next string) error {
 }
 
 // reserveGroup writes the intent, and holds the configuration, which has to be there.
-func (s *Service) reserveGroup(ctx context.Context, request string, g groupRecord) error {
-	return s.update(ctx, request+"/intent", func(t catalog.Txn) error {
+func (s *Service) reserveGroup(ctx context.Context, g groupRecord) error {
+	return s.update(ctx, g.step("intent"), func(t catalog.Txn) error {
 		made, err := groups.madeBefore(t, g.head)
 		if err == nil && made != nil {
 			err = refusal.New(refusal.Busy, wait, "group %s was made by the same request just now", g.Name)

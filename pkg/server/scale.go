@@ -167,7 +167,7 @@ func (s *Service) shrink(ctx context.Context, request string, g groupRecord, lis
 	for _, m := range list {
 		g.Scaling.Members = append(g.Scaling.Members, m.Number)
 	}
-	if err := s.putGroup(ctx, request+"/intent", g); err != nil {
+	if err := s.putGroup(ctx, "intent-"+uuid.NewString(), g); err != nil {
 		return g, err
 	}
 	return s.cut(context.WithoutCancel(ctx), request, g, progress)
@@ -232,10 +232,10 @@ func (s *Service) growBy(ctx context.Context, request string, g groupRecord, n i
 	}
 	before := g
 	g.grow(request, n)
-	if err := s.putGroup(ctx, request+"/intent", g); err != nil {
+	if err := s.putGroup(ctx, "intent-"+uuid.NewString(), g); err != nil {
 		return before, err
 	}
-	free, err := s.makeMembers(ctx, request, g, c, progress)
+	free, err := s.makeMembers(ctx, g, c, progress)
 	defer free()
 	done := g
 	if err == nil {
@@ -255,7 +255,7 @@ func (s *Service) growBy(ctx context.Context, request string, g groupRecord, n i
 }
 
 // makeMembers makes the members that the group's scaling names, each as Create makes a server. Until free nobody else does anything to them: they may have to go again.
-func (s *Service) makeMembers(ctx context.Context, request string, g groupRecord, c configRecord, progress func(done, total int64)) (free func(), err error) {
+func (s *Service) makeMembers(ctx context.Context, g groupRecord, c configRecord, progress func(done, total int64)) (free func(), err error) {
 	var claimed []uuid.UUID
 	free = func() {
 		for _, id := range claimed {
@@ -267,13 +267,12 @@ func (s *Service) makeMembers(ctx context.Context, request string, g groupRecord
 		return free, err
 	}
 	for i, number := range g.Scaling.Members {
-		req := fmt.Sprintf("%s/%d", request, number)
-		m := s.newMember(req, g, c, image, number)
+		m := s.newMember(g, c, image, number)
 		if err := s.claim(servers.word+" "+m.Name, m.ID, toCreate); err != nil {
 			return free, err
 		}
 		claimed = append(claimed, m.ID)
-		if err := s.make(ctx, req, m, volume.Work{}); err != nil {
+		if err := s.make(ctx, m.step("server"), m, volume.Work{}); err != nil {
 			return free, refuseFor(fmt.Sprintf("server %s, after %d of %d", m.Name, i, len(g.Scaling.Members)), err)
 		}
 		tell(progress, i+1, len(g.Scaling.Members))
@@ -282,8 +281,8 @@ func (s *Service) makeMembers(ctx context.Context, request string, g groupRecord
 }
 
 // newMember is a server as the configuration says: its system disk stands on the image, with a DEK of its own.
-func (s *Service) newMember(request string, g groupRecord, c configRecord, image volume.Point, number int) newServer {
-	m := newServer{serverRecord: serverRecord{head: s.newHead(g.Project, memberName(g.Name, number), request), machine: c.machine, Group: g.ID, Number: number}}
+func (s *Service) newMember(g groupRecord, c configRecord, image volume.Point, number int) newServer {
+	m := newServer{serverRecord: serverRecord{head: s.newHead(g.Project, memberName(g.Name, number), fmt.Sprintf("%s/%d", g.Scaling.Request, number)), machine: c.machine, Group: g.ID, Number: number}}
 	m.of(image, volume.Spec{Size: c.SystemSize, From: &volume.From{Kind: volume.ImageKind, Ref: image.ID}})
 	for _, d := range c.Data {
 		m.add(DataRole, volume.Spec{Size: d.Size, SectorSize: d.SectorSize, Encrypted: d.Encrypted, Key: d.Key})

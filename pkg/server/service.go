@@ -58,6 +58,10 @@ func (s *Service) update(ctx context.Context, request string, fn func(catalog.Tx
 	return catalog.Commit(ctx, s.c.Catalog, request, fn)
 }
 
+// step names a commit on the way to what was asked for. A request that comes again after it failed begins with another id, so that none of its commits is taken for one
+// of those that were undone.
+func (h head) step(what string) string { return "make-" + h.ID.String() + "/" + what }
+
 // newHead is what the record of something new begins with.
 func (s *Service) newHead(project, name, request string) head {
 	return head{Version: recordVersion, ID: uuid.New(), Name: name, Project: project, Status: Creating, Created: s.c.Clock.Now(), Request: request}
