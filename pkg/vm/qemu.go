@@ -79,41 +79,47 @@ func (r *runner) try(ctx context.Context, h hardware) (*qemu, error) {
 	return nil, refusal.New(refusal.Failed, "give the server other --memory or --cpus, or see that this host has them", "server %s can't be started, QEMU says: %w", h.server.Name, err)
 }
 
-// start starts QEMU and returns our ends of its monitor and its console. It ends with this process, which is to say with the thread that started it; so that thread
-// waits for it.
-func start(program string, h hardware) (q *qemu, monitor, screen net.Conn, err error) {
+// start starts QEMU and returns our ends of its monitor and its console.
+func start(program string, h hardware) (*qemu, net.Conn, net.Conn, error) {
 	monitor, theirMonitor, err := socketPair()
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	defer theirMonitor.Close()
 	screen, theirScreen, err := socketPair()
 	if err != nil {
-		return nil, nil, nil, errors.Join(err, monitor.Close(), theirMonitor.Close())
+		return nil, nil, nil, errors.Join(err, monitor.Close())
 	}
-	q = &qemu{cmd: process.Quiet(exec.Command(program, arguments(h)...)), accelerator: h.accelerator, gone: make(chan struct{})}
+	defer theirScreen.Close()
+	q := &qemu{cmd: process.Quiet(exec.Command(program, arguments(h)...)), accelerator: h.accelerator, gone: make(chan struct{})}
 	q.cmd.ExtraFiles = []*os.File{theirMonitor, theirScreen} // monitorFD and consoleFD
 	q.cmd.Stdout, q.cmd.Stderr = &q.said, &q.said
 	q.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if err = q.run(); err == nil {
+		err = q.limit()
+	}
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, monitor.Close(), screen.Close())
+	}
+	return q, monitor, screen, nil
+}
+
+// run starts it. It ends with this process, which is to say with the thread that started it; so that thread waits for it.
+func (q *qemu) run() error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		err := q.cmd.Start()
+		if err == nil {
+			q.pid = q.cmd.Process.Pid
+		}
 		started <- err
 		if err == nil {
 			_ = q.cmd.Wait()
 		}
 		close(q.gone)
 	}()
-	err = <-started
-	_, _ = theirMonitor.Close(), theirScreen.Close()
-	if err != nil {
-		return nil, nil, nil, errors.Join(err, monitor.Close(), screen.Close())
-	}
-	q.pid = q.cmd.Process.Pid
-	if err := q.limit(); err != nil {
-		return nil, nil, nil, errors.Join(err, monitor.Close(), screen.Close())
-	}
-	return q, monitor, screen, nil
+	return <-started
 }
 
 // limit keeps what the guest reads from its disks out of core dumps, and has the kernel take a guest when memory is short, which is restarted more easily than the
