@@ -79,16 +79,25 @@ func (r *rig) start() {
 
 func (r *rig) open() {
 	r.t.Helper()
+	must(r.t, r.tryOpen())
+}
+
+func (r *rig) tryOpen() (err error) {
 	if r.volumes != nil {
 		r.volumes.Close()
 	}
 	r.lives++
-	var err error
-	r.volumes, err = volume.Open(r.t.Context(), volume.Config{Catalog: r.catalog, Keys: r.keys, Pool: r.power, Clock: clock.System{}, Held: server.Held,
+	volumes, err := volume.Open(r.t.Context(), volume.Config{Catalog: r.catalog, Keys: r.keys, Pool: r.power, Clock: clock.System{}, Held: server.Held,
 		Log: slog.New(slog.DiscardHandler), Host: "here", Instance: fmt.Sprint(r.lives)})
-	must(r.t, err)
-	r.Service, err = server.Open(r.t.Context(), server.Config{Catalog: r.catalog, Volumes: r.volumes, Keys: r.keys, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
-	must(r.t, err)
+	if err != nil {
+		return err
+	}
+	r.volumes = volumes
+	servers, err := server.Open(r.t.Context(), server.Config{Catalog: r.catalog, Volumes: r.volumes, Keys: r.keys, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		r.Service = servers
+	}
+	return err
 }
 
 // again starts after a cut of the power, or a kill: what was not flushed is lost, or some of it, or nothing.
