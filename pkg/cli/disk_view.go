@@ -42,7 +42,7 @@ func printDisk(w io.Writer, d control.Disk) {
 			printSegments(t, layer.Segments)
 		}
 		for _, at := range d.Attachments {
-			printAttachment(t, at, d.Shared)
+			printAttachment(t, at, d)
 		}
 	})
 }
@@ -60,9 +60,13 @@ func printSegments(t io.Writer, paths []string) {
 	}
 }
 
-func printAttachment(t io.Writer, at control.Attachment, shared bool) {
-	fmt.Fprintf(t, "attached\t%s%s\n", at.URI, map[bool]string{true: ", read-only"}[at.ReadOnly])
-	if shared {
+func printAttachment(t io.Writer, at control.Attachment, d control.Disk) {
+	where := at.URI
+	if where == "" && d.Server != nil { // what a server's export is called is for its runner alone
+		where = "for server " + d.Server.Name
+	}
+	fmt.Fprintf(t, "attached\t%s%s\n", where, map[bool]string{true: ", read-only"}[at.ReadOnly])
+	if d.Shared {
 		fmt.Fprintf(t, "\tattachment %s\n", at.ID)
 	}
 	fmt.Fprintf(t, "\tby %s since %s, %s\n", at.By, moment(at.Since), count(at.Clients, "client", "clients"))

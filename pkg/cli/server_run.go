@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"nbdcrypt/pkg/control"
@@ -36,11 +39,23 @@ func (r *running) run(ctx context.Context, a *app, name string, how startHow, st
 	}
 	// Only a daemon of the same owner may be asked again: who finds the socket free must not be handed what the guest writes.
 	err = a.machine.runServer(ctx, vm.Options{Client: client.OfOneOwner(), Server: name, RunDir: run, RuntimeDir: runtime, Reconnect: how.reconnect,
-		Started: func(s control.Server) { started(s, r.begin()) }, Say: r.tell})
+		Started: func(s control.Server) {
+			s.By = cmp.Or(s.By, nameOf(a.hooks.Env.UID))
+			started(s, r.begin())
+		}, Say: r.tell})
 	if err == nil && !r.hasStarted() {
 		return refusal.New(refusal.Failed, "start it again", "interrupted: server %s was not started", name)
 	}
 	return err
+}
+
+// nameOf is what the daemon calls a user.
+func nameOf(uid int) string {
+	id := strconv.Itoa(uid)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }
 
 // begin notes that the server runs, and returns what was said before.

@@ -126,8 +126,8 @@ func TestServerInFront(t *testing.T) {
 	if got := m.on(t, f, "", "server", "start", "s", "--foreground"); got.code != int(refusal.Failed) || got.out != "" || !strings.Contains(got.err, "server s was not started") {
 		t.Errorf("interrupted: %+v", got)
 	}
-	m.runs = func(_ context.Context, o vm.Options) error { o.Started(f.running("s")); return nil }
-	if got := m.on(t, f, "", "server", "start", "s", "--foreground", "--json"); got.code != 0 || !json.Valid([]byte(got.out)) || got.err != "" {
+	m.runs = func(_ context.Context, o vm.Options) error { o.Started(control.Server{Name: o.Server}); return nil }
+	if got := m.on(t, f, "", "server", "start", "s", "--foreground", "--json"); got.code != 0 || !strings.Contains(got.out, `"by": "`+nameOf(1000)+`"`) || got.err != "" {
 		t.Errorf("JSON: %+v", got)
 	}
 }

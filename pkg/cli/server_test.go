@@ -175,7 +175,7 @@ func TestServerShown(t *testing.T) {
 	s := f.running("s")
 	f.servers[0].Ended, f.servers[0].Warnings = "QEMU was killed", []string{"the guest stands still: the pool is full"}
 	got := try(t, f.run, "", "server", "show", "s")
-	for _, part := range []string{"status      running\n", "by alice since 2026-01-02T03:04:05Z\n", "process 4242, kvm\n", "console     " + s.Console + "\n", "last run    QEMU was killed\n"} {
+	for _, part := range []string{"status      running\n", "run by      alice\nruns since  2026-01-02T03:04:05Z\n", "process 4242, kvm\n", "console     " + s.Console + "\n", "last run    QEMU was killed\n"} {
 		if !strings.Contains(got.out, part) {
 			t.Errorf("%q is not told: %s", part, got.out)
 		}

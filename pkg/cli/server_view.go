@@ -35,8 +35,11 @@ func printServer(w io.Writer, s control.Server) {
 
 // printRun tells of the run that there is, and how the last one ended.
 func printRun(t io.Writer, s control.Server) {
+	if s.By != "" {
+		fmt.Fprintf(t, "run by\t%s\n", s.By)
+	}
 	if s.Since != nil {
-		fmt.Fprintf(t, "run\tby %s since %s\n", s.By, moment(*s.Since))
+		fmt.Fprintf(t, "runs since\t%s\n", moment(*s.Since))
 	}
 	if s.PID != 0 {
 		fmt.Fprintf(t, "QEMU\tprocess %d, %s\n", s.PID, s.Accelerator)
