@@ -50,6 +50,7 @@ var shortNames = map[string]string{
 	"github.com/docker/go-units": "go-units", "github.com/schollz/progressbar/v3": "progressbar", "github.com/coreos/go-systemd/v22": "go-systemd",
 	"github.com/prometheus/client_golang": "client_golang", "github.com/google/go-tpm": "go-tpm", "github.com/moby/sys/mountinfo": "mountinfo", "github.com/lima-vm/go-qcow2reader": "go-qcow2reader",
 	"github.com/hanwen/go-fuse/v2": "go-fuse", "github.com/mdlayher/genetlink": "genetlink", "github.com/mdlayher/netlink": "netlink",
+	"libvirt.org/go/libvirtxml": "libvirtxml",
 }
 
 // shortName is how the table names an import: a room's path, or a module's short name.
