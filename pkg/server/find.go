@@ -95,8 +95,7 @@ func (k kind[T]) walk(r catalog.Reader, project string, fn func(v T, h head, err
 		h := head{Name: p.Key[len(prefix):], Project: project}
 		var v T
 		if err == nil {
-			h.ID, _ = uuid.Parse(string(p.Value))
-			v, err = k.find(r, project, h.Name)
+			v, h.ID, err = k.behind(r, p)
 		}
 		if err == nil {
 			h = v.common()
@@ -105,6 +104,19 @@ func (k kind[T]) walk(r catalog.Reader, project string, fn func(v T, h head, err
 		}
 		return fn(v, h, err)
 	})
+}
+
+// behind is what a name stands for.
+func (k kind[T]) behind(r catalog.Reader, name catalog.Pair) (v T, id uuid.UUID, err error) {
+	if id, err = uuid.Parse(string(name.Value)); err == nil {
+		v, err = k.get(r, id)
+	} else {
+		err = catalog.ErrNotFound
+	}
+	if errors.Is(err, catalog.ErrNotFound) {
+		err = fmt.Errorf("%w: record %q names %q, of which there is no record", catalog.ErrDamaged, name.Key, name.Value)
+	}
+	return v, id, err
 }
 
 // explain turns what the catalog says of damage and missing room into a refusal.
