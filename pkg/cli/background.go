@@ -61,10 +61,14 @@ func (a *app) background(cmd *cobra.Command, who string, args []string) (outcome
 		case <-stopped:
 		}
 	}()
-	if err := json.NewDecoder(answers).Decode(&o); err != nil {
+	err = json.NewDecoder(answers).Decode(&o)
+	switch {
+	case err != nil && cmd.Context().Err() != nil:
+		_ = child.Wait()
+		return o, refusal.New(refusal.Failed, "repeat the command to do it", "interrupted: %s was ended before all was done", who)
+	case err != nil:
 		return o, refusal.New(refusal.Failed, "see what it has said, here or in the system's log", "%s ended before all was done: %w", who, errors.Join(err, child.Wait()))
-	}
-	if o.Error != nil {
+	case o.Error != nil:
 		_ = child.Wait()
 		return o, o.Error.Refusal()
 	}
