@@ -138,7 +138,8 @@ func (r *runner) plug(l *link, disk control.RunDisk, tell answer) {
 		return
 	}
 	copied, wait := *d, r.Reconnect+daemonLate
-	r.beside(func(ctx context.Context) error { return plug(ctx, r.qemu.monitor, copied, wait) }, func(err error) {
+	monitor := r.qemu.monitor
+	r.beside(func(ctx context.Context) error { return plug(ctx, monitor, copied, wait) }, func(err error) {
 		switch {
 		case err != nil:
 			r.disks.drop(d)
@@ -184,8 +185,9 @@ func (r *runner) letGo(d *drive) {
 	again := d.leaving
 	d.leaving = true
 	id := d.device()
+	monitor := r.qemu.monitor
 	r.beside(func(ctx context.Context) error {
-		return r.qemu.monitor.Do(ctx, "device_del", map[string]string{"id": id}, nil)
+		return monitor.Do(ctx, "device_del", map[string]string{"id": id}, nil)
 	}, func(err error) {
 		if err == nil || again || d.told == nil {
 			return
@@ -231,8 +233,9 @@ func (r *runner) unplugged(data json.RawMessage) {
 		return
 	}
 	node := d.node()
+	monitor := r.qemu.monitor
 	r.beside(func(ctx context.Context) error {
-		return r.qemu.monitor.Do(ctx, "blockdev-del", map[string]string{"node-name": node}, nil)
+		return monitor.Do(ctx, "blockdev-del", map[string]string{"node-name": node}, nil)
 	}, func(err error) {
 		if err != nil {
 			r.Say("server %s: closing disk %s: %v", r.server.Name, d.Name, err)

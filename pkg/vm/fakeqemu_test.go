@@ -41,6 +41,7 @@ type fake struct {
 	mu                         sync.Mutex
 	monitor, console           *os.File
 	deaf, keeps, refuses, full bool
+	broken, pvm                bool     // KVM could not go on with the guest; it won't get far
 	going                      []string // devices that the guest was asked for
 }
 
@@ -53,7 +54,7 @@ func fakeQEMU(args []string) {
 	case name == "silent":
 		select {}
 	}
-	f := &fake{monitor: os.NewFile(monitorFD, "monitor"), console: os.NewFile(consoleFD, "console")}
+	f := &fake{pvm: name == "pvm" && after("-accel") == "kvm", monitor: os.NewFile(monitorFD, "monitor"), console: os.NewFile(consoleFD, "console")}
 	go f.guest()
 	f.say(map[string]any{"QMP": map[string]any{"version": map[string]any{}, "capabilities": []string{}}})
 	for lines := bufio.NewScanner(f.monitor); lines.Scan(); {
@@ -93,7 +94,8 @@ func (f *fake) do(command string, args map[string]any, id int) {
 		f.say(map[string]any{"id": id, "error": map[string]any{"class": "GenericError", "desc": "the bus is full"}})
 		return
 	}
-	f.say(map[string]any{"id": id, "return": map[string]any{}})
+	status := map[string]any{"status": map[bool]string{false: "running", true: "internal-error"}[f.broken]}
+	f.say(map[string]any{"id": id, "return": status})
 	switch command {
 	case "system_powerdown":
 		if !f.deaf {
@@ -108,6 +110,10 @@ func (f *fake) do(command string, args map[string]any, id int) {
 		f.event("RESUME", nil)
 		if f.full {
 			f.stop()
+		}
+		if f.pvm {
+			f.broken = true
+			f.event("STOP", nil)
 		}
 	}
 }
@@ -169,6 +175,9 @@ func (f *fake) hear(line string) {
 	case "full":
 		f.full = true
 		f.stop()
+	case "break":
+		f.broken = true
+		f.event("STOP", nil)
 	case "roomy":
 		f.full = false
 	case "bad":

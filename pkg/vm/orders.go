@@ -81,7 +81,8 @@ func (r *runner) stop(within time.Duration) {
 
 // press presses the power button.
 func (r *runner) press() {
-	r.beside(func(ctx context.Context) error { return r.qemu.monitor.Do(ctx, "system_powerdown", nil, nil) }, func(error) {
+	monitor := r.qemu.monitor
+	r.beside(func(ctx context.Context) error { return monitor.Do(ctx, "system_powerdown", nil, nil) }, func(error) {
 		r.after(r.pressAgain, r.press)
 	})
 }
@@ -122,6 +123,8 @@ func (r *runner) event(e qmp.Event) {
 		r.shutdown = why.Reason
 	case "BLOCK_IO_ERROR":
 		r.diskFailed(e.Data)
+	case "STOP":
+		r.halted()
 	case "RESUME":
 		r.resumed()
 	case "DEVICE_DELETED":
@@ -133,6 +136,10 @@ func (r *runner) event(e qmp.Event) {
 
 // qemuEnded says how QEMU ended, and ends the run.
 func (r *runner) qemuEnded() {
+	if r.anew && r.killed == "" && r.stopping == nil {
+		r.beginAgain()
+		return
+	}
 	err := r.result
 	if r.killed == "" {
 		r.killed, err = r.qemu.how(r.shutdown)

@@ -56,7 +56,11 @@ func (r *runner) paused(why string) {
 	r.pause.trying = true
 	r.after(r.goOn, func() {
 		r.pause.trying = false
-		r.beside(func(ctx context.Context) error { return r.qemu.monitor.Do(ctx, "cont", nil, nil) }, func(error) {})
+		if r.qemu == nil {
+			return // it begins again
+		}
+		monitor := r.qemu.monitor
+		r.beside(func(ctx context.Context) error { return monitor.Do(ctx, "cont", nil, nil) }, func(error) {})
 	})
 }
 

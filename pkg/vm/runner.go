@@ -50,6 +50,7 @@ type runner struct {
 	stopping    *stopping
 	waiting     []func(warning string) // who is told that QEMU has ended
 	pause       pause
+	anew        bool   // QEMU was killed, to begin again without KVM
 	shutdown    string // what QEMU said last of why the guest ends
 	killed      string // how it all ended; set before it does where we end it
 	warning     string // what was not as it should be about the end
@@ -131,6 +132,11 @@ func (r *runner) leased(ctx context.Context, l *link, order control.RunOrder, er
 	r.link = l
 	l.send(control.RunReport{Taken: true})
 	go r.follow(l)
+	r.boot(ctx)
+}
+
+// boot starts QEMU.
+func (r *runner) boot(ctx context.Context) {
 	want := hardware{server: r.server, disks: r.disks.plugged(), wait: r.Reconnect + daemonLate}
 	go func() {
 		q, err := r.launch(ctx, want)
@@ -172,6 +178,7 @@ func (r *runner) launched(ctx context.Context, q *qemu, err error) {
 	r.link.send(r.running())
 	if r.Started != nil {
 		r.Started(r.server)
+		r.Started = nil // it may begin again
 	}
 }
 

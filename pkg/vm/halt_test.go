@@ -1,0 +1,45 @@
+package vm
+
+import (
+	"testing"
+
+	"nbdcrypt/pkg/control"
+	"nbdcrypt/pkg/refusal"
+)
+
+// A guest that KVM can't go on with begins again without it, and nobody is told twice that the server has started.
+func TestKVMThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, "pvm")
+	x := d.runs(func(r *runner) { r.kvm = true })
+	l := d.lease()
+	first := l.taken()
+	if first.Accelerator != "kvm" || x.up().PID != first.PID {
+		t.Error(first)
+	}
+	var again control.RunningServer
+	l.hears(func(r control.RunReport) bool {
+		if r.Running != nil {
+			again = *r.Running
+		}
+		return r.Running != nil
+	})
+	if again.Accelerator != "tcg" || again.PID == first.PID || again.Console != first.Console {
+		t.Errorf("%+v after %+v", again, first)
+	}
+	x.says("begins again without KVM")
+	l.order(control.RunOrder{Do: control.OrderStop})
+	x.ends(refusal.OK, "")
+}
+
+// Without KVM, there is nothing to begin again with.
+func TestGuestThatCannotGoOn(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, "web1")
+	x := d.runs(nil)
+	l := d.lease()
+	l.taken()
+	look(t, x.up().Console).types("break")
+	l.ends("internal error")
+	x.ends(refusal.Failed, "internal error")
+}
