@@ -21,8 +21,8 @@ image's data; encrypted, or in a project that encrypts by default, all of that i
 A data disk is empty, and its words stand between commas: size=SIZE is needed; encrypted or plain, key=KEY and sector-size=512|4096 mean what they mean for
 'disk create'. In the server its serial number is the first 20 characters of its id: a guest may find it at /dev/disk/by-id/virtio-….
 
-It has 1 processor, 1 GiB of memory and a network of the kind user where nothing else is said: the server can reach out then, as the user who runs it can, and nobody
-reaches in. The kind none is no network.`,
+It has 1 processor, 1 GiB of memory and a network of the kind user where nothing else is said: the server can reach out then, as the user who runs it can, this host's
+loopback too, and nobody reaches in. The kind none is no network.`,
 		Example: `  nbdcrypt server create web1 --image golden
   nbdcrypt server create db1 --image golden --system-size 20G --data-disk size=10G,encrypted,key=payroll --data-disk size=1G,plain --cpus 2 --memory 2G
   nbdcrypt server create lab --image plain-debian --key payroll --network none`,
