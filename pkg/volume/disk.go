@@ -184,11 +184,17 @@ func (s *Service) warnings(d diskRecord, space pool.Space, left *attachRecord) (
 	if a != nil && a.Device.Failed() != nil {
 		return append(w, "a sync failed: nothing more is written; detach the disk, and see to the storage below it")
 	}
-	if a != nil && !a.ReadOnly && s.journals != nil && !a.opened()[0].Journaled() {
+	if a != nil && !a.ReadOnly && s.journals != nil && a.unjournaled() {
 		w = append(w, "its journal is off for now: where the daemon is killed, what was not flushed may be lost")
 	}
 	if a == nil && left.lossy() {
 		w = append(w, left.warning())
 	}
 	return w
+}
+
+// unjournaled tells whether what is written goes into no journal right now. One that is just being closed has no layers any more.
+func (a *Attachment) unjournaled() bool {
+	open := a.opened()
+	return len(open) > 0 && !open[0].Journaled()
 }

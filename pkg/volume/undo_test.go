@@ -173,3 +173,29 @@ func TestUndoNeedsNoKey(t *testing.T) {
 		t.Errorf("attached: %v", err)
 	}
 }
+
+// Who looks at a disk while it is detached sees it before or after that.
+func TestLookingWhileItIsDetached(t *testing.T) {
+	r := newGuarded(t)
+	stop, looked := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(looked)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := r.Get(context.Background(), "default", "vault"); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for range 20 {
+		_, err := r.detach("vault")
+		must(t, err)
+		r.attach("vault")
+	}
+	close(stop)
+	<-looked
+}
