@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/http"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +13,6 @@ import (
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/secret"
-	"nbdcrypt/pkg/server"
 )
 
 const aToken = "0123456789abcdef0123456789abcdef"
@@ -52,10 +49,24 @@ func (d *Daemon) halt(t *testing.T) {
 	d.close()
 }
 
+// deksBefore are those that other tests have left.
+var deksBefore int
+
+// testLog shows what a daemon says of errors, where its test fails.
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(b []byte) (int, error) {
+	l.t.Log(strings.ReplaceAll(string(b), `\n`, "\n"))
+	return len(b), nil
+}
+
 // farm is a served daemon with keys a, b and c, an image golden under a, and a server web: its system disk under a, data disks plain, under b and under c.
 func farm(t *testing.T) (*Daemon, *control.Client) {
 	t.Helper()
 	o := options(t)
+	o.Log = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelError}))
+	deksBefore = 0
+	deksBefore = deks()
 	d := served(t, o)
 	must(t, d, control.RouteGrantCreate, "")
 	for _, key := range []string{"a", "b", "c"} {
@@ -194,6 +205,7 @@ func await(t *testing.T, what string, so func() bool) {
 	}
 }
 
+// deks counts the data keys in memory.
 func deks() (n int) {
 	_, keys := secret.Snapshot()
 	for _, k := range keys {
@@ -201,7 +213,7 @@ func deks() (n int) {
 			n++
 		}
 	}
-	return n
+	return n - deksBefore
 }
 
 func showServer(t *testing.T, c *control.Client, name string) control.Server {
@@ -242,10 +254,3 @@ func code(t *testing.T, err error, want refusal.Code, says ...string) {
 		}
 	}
 }
-
-var (
-	_ = fmt.Sprint
-	_ = errors.New
-	_ = http.StatusOK
-	_ = server.Stopped
-)

@@ -115,9 +115,9 @@ func (l *lease) askToStop(ctx context.Context, patience time.Duration, force boo
 		return nil, refusal.New(refusal.Busy, "try again in a moment", "server %s is just being started", l.server.Name)
 	}
 	l.run.Stopping()
-	order, limit := control.RunOrder{Do: control.OrderStop, Timeout: patience.String()}, patience+runnerTime
+	order, limit := control.RunOrder{Do: control.OrderStop, Timeout: patience.String()}, patience+l.d.runnerTime
 	if force {
-		order, limit = control.RunOrder{Do: control.OrderKill}, runnerTime
+		order, limit = control.RunOrder{Do: control.OrderKill}, l.d.runnerTime
 	}
 	in, err := l.order(ctx, order, limit)
 	switch {
@@ -132,7 +132,7 @@ func (l *lease) askToStop(ctx context.Context, patience time.Duration, force boo
 		warnings = append(warnings, in.Warning)
 	}
 	// The runner closes its line by itself; one that does not must not keep the disks.
-	timer := time.AfterFunc(runnerTime, l.hangUp)
+	timer := time.AfterFunc(l.d.runnerTime, l.hangUp)
 	defer timer.Stop()
 	select {
 	case <-l.cut:
