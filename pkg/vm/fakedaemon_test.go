@@ -34,6 +34,7 @@ type daemon struct {
 	disks   []control.RunDisk
 	token   string
 	asked   int
+	shown   int
 }
 
 // lease is one that was given.
@@ -66,6 +67,7 @@ func (d *daemon) serve() {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc(control.RouteServerRun, d.run)
+	mux.HandleFunc(control.RouteServerShow, d.show)
 	server := &http.Server{Handler: mux}
 	d.change(func() { d.http = server })
 	go func() { _ = server.Serve(l) }()
@@ -108,6 +110,17 @@ func (d *daemon) run(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = line.Send(first)
 	d.leases <- &lease{t: d.t, how: how, line: line}
+}
+
+// show tells at the third time that the server runs.
+func (d *daemon) show(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := control.Server{Status: control.ServerStarting}
+	if d.shown++; d.shown > 2 {
+		s.Status = control.ServerRunning
+	}
+	control.WriteJSON(w, http.StatusOK, s)
 }
 
 // lease waits for the next.

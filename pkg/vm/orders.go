@@ -137,14 +137,20 @@ func (r *runner) event(e qmp.Event) {
 // qemuEnded says how QEMU ended, and ends the run.
 func (r *runner) qemuEnded() {
 	if r.anew && r.killed == "" && r.stopping == nil {
+		r.tellStarted()
 		r.beginAgain()
 		return
 	}
 	err := r.result
+	if r.anew && r.killed == "" {
+		r.killed = "the guest could not go on, and was switched off"
+	}
 	if r.killed == "" {
 		r.killed, err = r.qemu.how(r.shutdown)
 	}
-	if err != nil && r.result == nil {
+	if err == nil {
+		r.tellStarted()
+	} else if r.result == nil {
 		err = refusal.New(refusal.Failed, "`nbdcrypt server show` tells more; start it again", "server %s has ended: %w", r.server.Name, err)
 	}
 	r.finish(err)

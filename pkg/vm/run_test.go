@@ -32,6 +32,11 @@ func TestRun(t *testing.T) {
 	if s.Status != control.ServerRunning || s.PID == 0 || s.PID != told.PID || s.Console != told.Console || s.Accelerator != "tcg" || told.Accelerator != "tcg" || s.Since == nil {
 		t.Errorf("started %+v, told %+v", s, told)
 	}
+	d.change(func() {
+		if d.shown < 3 {
+			t.Error("the daemon did not know yet")
+		}
+	})
 	c := look(t, s.Console)
 	c.types("say hello")
 	c.sees("\nhello")

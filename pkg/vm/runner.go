@@ -176,9 +176,31 @@ func (r *runner) launched(ctx context.Context, q *qemu, err error) {
 	r.server.Status, r.server.Since = control.ServerRunning, &now
 	r.server.PID, r.server.Console, r.server.Accelerator = q.pid, r.dir.path+"/"+consoleSocket, q.accelerator
 	r.link.send(r.running())
+	id := r.server.ID
+	r.beside(func(ctx context.Context) error { return r.known(ctx, id) }, func(error) { r.tellStarted() })
+}
+
+// tellStarted tells it once, though the server may begin again.
+func (r *runner) tellStarted() {
 	if r.Started != nil {
 		r.Started(r.server)
-		r.Started = nil // it may begin again
+		r.Started = nil
+	}
+}
+
+// known waits until the daemon knows that the server runs: who is told may look there. It gets some time for that, and no more.
+func (r *runner) known(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.last)
+	defer cancel()
+	for wait := time.Millisecond; ; wait *= 2 {
+		if s, err := r.Client.ServerShow(ctx, id); err != nil || s.Status != control.ServerStarting {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

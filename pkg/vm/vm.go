@@ -28,6 +28,7 @@ const DefaultPatience = 45 * time.Second
 // Client asks the daemon, in the server's project: a control.Client.
 type Client interface {
 	ServerRun(ctx context.Context, server string, how control.ServerRun) (*control.Line, error)
+	ServerShow(ctx context.Context, server string) (control.Server, error)
 }
 
 // Options say what is run.
@@ -41,7 +42,7 @@ type Options struct {
 	Reconnect time.Duration
 	// Patience is how long a guest may take to shut down when a signal asks for it; DefaultPatience where it is zero.
 	Patience time.Duration
-	// Started is called once, when QEMU runs; until then whatever goes wrong is what Run returns.
+	// Started is called once, when QEMU runs and the daemon knows; until then whatever goes wrong is what Run returns.
 	Started func(control.Server)
 	// Say tells the user what happens to the server. It must not wait for whoever listens.
 	Say func(format string, args ...any)
