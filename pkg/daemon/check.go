@@ -82,9 +82,13 @@ func (d *Daemon) runCheck(ctx context.Context, project, disk string, progress fu
 		return nil, err
 	}
 	report.KeysOpen = report.Keys - found.damaged("key")
-	disks, err := d.volumes.Check(ctx, project, disk, func(p volume.Problem) {
+	tell := func(p volume.Problem) {
 		found.add(control.Finding{Severity: p.Severity, What: p.What, Where: p.Where, Problem: p.Problem, Next: p.Next})
-	}, progress)
+	}
+	disks, err := d.volumes.Check(ctx, project, disk, tell, progress)
+	if err == nil && disk == "" {
+		err = d.servers.Check(ctx, project, tell)
+	}
 	if err == nil && project == "" && disk == "" {
 		err = d.checkRecords(ctx, found)
 	}

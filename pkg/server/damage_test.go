@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,6 +24,18 @@ func (r *rig) put(key string, value []byte) {
 		}
 		return t.Put(key, value)
 	}))
+}
+
+// value is what stands under a name of the catalog, nil for nothing.
+func (r *rig) value(key string) (b []byte) {
+	r.t.Helper()
+	must(r.t, r.catalog.View(r.t.Context(), func(c catalog.Reader) (err error) {
+		if b, err = c.Get(key); errors.Is(err, catalog.ErrNotFound) {
+			return nil
+		}
+		return err
+	}))
+	return b
 }
 
 // A record that can't be read is told of, and keeps nobody else from working.

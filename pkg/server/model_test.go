@@ -42,6 +42,9 @@ func TestRandomVerbs(t *testing.T) {
 		for _, run := range w.runs {
 			run.End("")
 		}
+		if found := w.check("", true); len(found) > 0 {
+			t.Error(found)
+		}
 		w.empty()
 	}
 	for _, verb := range []string{"create", "delete", "detach", "attach", "start", "group", "scale", "end group"} {

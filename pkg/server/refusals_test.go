@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -255,6 +257,35 @@ func TestAScalingThatFailsHalfWay(t *testing.T) {
 	if after := r.state(); after != before {
 		t.Errorf("left behind\n%s\nbefore:\n%s", after, before)
 	}
+	r.whole()
+	r.empty()
+}
+
+// Whoever asked may go away in the middle: what was made is taken back all the same.
+func TestWhoScalesGoesAway(t *testing.T) {
+	r := golden(t)
+	r.smallGroup(1)
+	before := strings.ReplaceAll(r.state(), "scaling-group", "")
+	ctx, leave := context.WithCancel(t.Context())
+	_, err := r.Scale(ctx, "up", "default", "g", 4, func(int64, int64) { leave() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	if after := strings.ReplaceAll(r.state(), "scaling-group", ""); after != before {
+		t.Errorf("left behind\n%s\nbefore:\n%s", after, before)
+	}
+	ctx, leave = context.WithCancel(t.Context())
+	_, err = r.Create(ctx, "copy", copied("web"), volume.Work{Progress: func(int64, int64) { leave() }})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	if after := strings.ReplaceAll(r.state(), "scaling-group", ""); after != before {
+		t.Errorf("left behind\n%s\nbefore:\n%s", after, before)
+	}
+	// What goes, goes on going.
+	ctx, leave = context.WithCancel(t.Context())
+	_, err = r.DeleteGroup(ctx, "end", "default", "g", func(int64, int64) { leave() })
+	must(t, err)
 	r.whole()
 	r.empty()
 }

@@ -255,6 +255,28 @@ func (r *rig) whole() {
 	if n, m := len(r.names("server/")), len(r.serverNames()); n != m {
 		r.t.Errorf("%d servers with %d names", n, m)
 	}
+	if found := r.check("", false); len(found) > 0 {
+		r.t.Errorf("check finds %v", found)
+	}
+}
+
+// check is what a check finds in servers, and with all in disks and images too.
+func (r *rig) check(project string, all bool) (found []string) {
+	r.t.Helper()
+	tell := func(p volume.Problem) {
+		if p.Severity == "damage" {
+			found = append(found, p.What+" "+p.Where+": "+p.Problem)
+		}
+		if p.Next == "" {
+			r.t.Errorf("no way out: %+v", p)
+		}
+	}
+	must(r.t, r.Check(r.t.Context(), project, tell))
+	if all {
+		_, err := r.volumes.Check(r.t.Context(), project, "", tell, func(int64, int64) {})
+		must(r.t, err)
+	}
+	return found
 }
 
 // empty deletes all there is, and sees that nothing is left, in the pool neither.
