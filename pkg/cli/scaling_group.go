@@ -106,14 +106,14 @@ func (a *app) scaled(cmd *cobra.Command, start, yes bool, fn func(context.Contex
 	if err != nil {
 		return err
 	}
-	var notStartedYet error
+	var failedToStart error
 	if start && len(g.Made) > 0 {
-		notStartedYet = a.startMembers(cmd, &g)
+		failedToStart = a.startMembers(cmd, &g)
 	}
 	if err := a.printedGroup(cmd, g); err != nil {
 		return err
 	}
-	return notStartedYet
+	return failedToStart
 }
 
 // startMembers starts the members that a scaling has made, and notes what came of it.

@@ -39,6 +39,7 @@ could not be attached again, this asks first, unless --yes is given.`,
 		ValidArgsFunction: a.completeServerDetach,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			s, err := confirmed(a, cmd, yes, func(ctx context.Context, c *control.Client, yes bool) (control.Server, error) {
+				c.Tell(control.Job{Verb: "server detach", Resource: args[0] + " " + args[1]}) // the guest may take its time
 				return c.ServerDetach(ctx, args[0], control.ServerDiskChange{Disk: args[1]}, yes)
 			})
 			if err != nil {

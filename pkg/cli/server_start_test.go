@@ -56,6 +56,26 @@ func TestServerStart(t *testing.T) {
 	}
 }
 
+// TestServerStartInterrupted: an interrupt ends the runner that is about to start, and is told once that has ended.
+func TestServerStartInterrupted(t *testing.T) {
+	f, m, began := withServers(t, "s"), newMachine(1000), filepath.Join(t.TempDir(), "began")
+	m.programIs(t, `trap 'exit 1' TERM; touch '`+began+`'; while :; do sleep 0.01; done`)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			if _, err := os.Stat(began); err == nil {
+				cancel()
+			}
+		}
+	}()
+	var out, errs shared
+	a := &app{hooks: Hooks{Env: env(f.run)}, isTerminal: func(any) bool { return false }, machine: m.machine, program: m.program}
+	if code := a.main(ctx, []string{"server", "start", "s"}, strings.NewReader(""), &out, &errs); code != int(refusal.Failed) || out.String() != "" || !strings.Contains(errs.String(), "interrupted: the runner of server s was ended before all was done\n  → repeat") {
+		t.Errorf("%d, %s", code, errs.String())
+	}
+	cancel()
+}
+
 // TestServersStart: several are started side by side, past one that can't be, whose code is the command's.
 func TestServersStart(t *testing.T) {
 	f := withServers(t)
