@@ -45,13 +45,15 @@ func TestRuleA35_A32_A22_AGroupOfAnEncryptedServer(t *testing.T) {
 		t.Errorf("scaling from 3 to 6 made %q", group.Made)
 	}
 	h.run(group.Made...)
+	consoles = startAll(t, h, names) // six boot at once
 	for _, name := range group.Made {
 		openConsole(t, h.dir, name).booted(name)
 	}
-	// What a member wrote is its own: the first one's is where it wrote it, and the new ones have none of it.
-	first := startAll(t, h, names[:1])[0]
-	if name := first.run("cat /root/name; head -c 14 /dev/vdc"); name != "I am "+names[0]+"\nwords of "+names[0] {
-		t.Errorf("member %s reads %q", names[0], name)
+	// What a member wrote is where it wrote it.
+	for i, name := range names {
+		if said := consoles[i].run("cat /root/name; head -c 14 /dev/vdc"); said != "I am "+name+"\nwords of "+name {
+			t.Errorf("member %s reads %q", name, said)
+		}
 	}
 	h.do("scaling", "group", "delete", "web", "--yes")
 	if left := ask[[]control.Server](h, "server", "list"); len(left) != 1 || left[0].Name != "first" {
