@@ -260,12 +260,12 @@ func (s *Service) removeImage(ctx context.Context, rec configRecord) (layer uuid
 
 // letGo marks a configuration as one that goes, if nobody needs it, or the image that goes with it.
 func letGo(t catalog.Txn, rec configRecord) error {
-	names, err := namesBehind(t, groups, groupsOf(rec.ID), uuid.Nil)
+	name, more, err := behind(t, groups, groupsOf(rec.ID), uuid.Nil)
 	if err != nil {
 		return err
 	}
-	if len(names) > 0 {
-		return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling group delete`", "scaling configuration %s is that of group %s", rec.Name, few(names))
+	if name != "" {
+		return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling group delete`", "scaling configuration %s is that of group %s%s", rec.Name, name, more)
 	}
 	now, err := configs.get(t, rec.ID)
 	if err != nil {

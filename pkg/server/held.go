@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/google/uuid"
 
@@ -61,28 +62,40 @@ func (r serverRecord) role(disk uuid.UUID) string {
 
 // heldImage refuses to let an image go that another configuration than this needs.
 func heldImage(r catalog.Reader, image, but uuid.UUID) error {
-	names, err := namesBehind(r, configs, imageKey(image), but)
-	if err != nil || len(names) == 0 {
+	name, more, err := behind(r, configs, imageKey(image), but)
+	if err != nil || name == "" {
 		return err
 	}
-	return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling config delete`", "the image is that of scaling configuration %s", few(names))
+	return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling config delete`", "the image is that of scaling configuration %s%s", name, more)
 }
 
-// namesBehind are the names of those whose ids stand behind a prefix, but for one.
-func namesBehind[T recorded](r catalog.Reader, k kind[T], prefix string, but uuid.UUID) (names []string, err error) {
-	err = catalog.EachName(r, prefix, func(key string) error {
+// behind is the name of the first of those whose ids stand behind a prefix, but for one, and how many more there are; nothing where there is none.
+func behind[T recorded](r catalog.Reader, k kind[T], prefix string, but uuid.UUID) (name, more string, err error) {
+	keys, err := r.Names(prefix, "", 2)
+	if err != nil {
+		return "", "", err
+	}
+	n, err := r.Count(prefix)
+	for _, key := range keys {
 		id := key[len(prefix):]
 		if id == but.String() {
-			return nil
+			n--
+		} else if name == "" {
+			name = nameOf(r, k, id)
 		}
-		name := id // of one whose record can't be read
-		if parsed, err := uuid.Parse(id); err == nil {
-			if v, err := k.get(r, parsed); err == nil {
-				name = v.common().Name
-			}
+	}
+	if n > 1 {
+		more = fmt.Sprintf(" and of %d more", n-1)
+	}
+	return name, more, err
+}
+
+// nameOf is what something is called, or its id where that can't be read.
+func nameOf[T recorded](r catalog.Reader, k kind[T], id string) string {
+	if parsed, err := uuid.Parse(id); err == nil {
+		if v, err := k.get(r, parsed); err == nil {
+			return v.common().Name
 		}
-		names = append(names, name)
-		return nil
-	})
-	return names, err
+	}
+	return id
 }

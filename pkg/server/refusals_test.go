@@ -155,7 +155,7 @@ func TestWhatHoldsWhat(t *testing.T) {
 	_, err = r.volumes.DeleteImage(ctx, "x", "default", "golden")
 	wantCode(t, err, refusal.Busy, "third")
 	_, err = r.volumes.DeleteImage(ctx, "x", "default", "c")
-	wantCode(t, err, refusal.Busy, "c", "second")
+	wantCode(t, err, refusal.Busy, "and of 1 more")
 	_, err = r.DeleteConfig(ctx, "x", "default", "c")
 	wantCode(t, err, refusal.Busy, "group g")
 	wantCode(t, r.Delete(ctx, "x", "default", "g-1", false), refusal.Busy, "group g")
