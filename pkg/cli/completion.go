@@ -15,7 +15,7 @@ const completeWithin = time.Second
 func (a *app) completion() *cobra.Command {
 	return &cobra.Command{
 		Use: "completion SHELL", Short: "Print a script that teaches a shell to complete commands",
-		Long: `Print a completion script for bash, zsh, fish or powershell. Names of disks, keys, projects and users are completed too, while the
+		Long: `Print a completion script for bash, zsh, fish or powershell. Names of disks, keys, servers, projects and users are completed too, while the
 daemon runs.`,
 		Example: `  nbdcrypt completion bash > ~/.local/share/bash-completion/completions/nbdcrypt
   nbdcrypt completion zsh > ~/.zfunc/_nbdcrypt
