@@ -69,6 +69,9 @@ var allowed = map[access.Action]string{
 	access.RoleGrant: "A", access.RoleList: "AR", access.RoleRevoke: "A",
 	access.ProjectCreate: "A", access.ProjectList: "AURN", access.ProjectShow: "AUR", access.ProjectSet: "A", access.ProjectDelete: "A", access.StoreShow: "AR",
 	access.KeyGrantCreate: "A", access.KeyGrantList: "AR", access.KeyGrantRevoke: "A", access.KeyGrantRetire: "",
+	access.ServerCreate: "U", access.ServerList: "AUR", access.ServerShow: "AUR", access.ServerStart: "U", access.ServerStop: "U", access.ServerDelete: "U",
+	access.ServerAttach: "U", access.ServerDetach: "U", access.ConfigCreate: "U", access.ConfigList: "AUR", access.ConfigShow: "AUR", access.ConfigDelete: "U",
+	access.GroupCreate: "U", access.GroupList: "AUR", access.GroupShow: "AUR", access.GroupScale: "U", access.GroupDelete: "U",
 	access.AuditList: "AR", access.AuditVerify: "AR", access.AuditHead: "AR",
 }
 

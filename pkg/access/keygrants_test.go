@@ -90,6 +90,19 @@ func TestRuleB8_KeyGrantsAddUp(t *testing.T) {
 	}
 }
 
+// A server has disks under several keys: no grant of one lets anybody do anything with a server, or with what servers are made of.
+func TestRuleB8_NoKeyGrantIsForServers(t *testing.T) {
+	a := newAccess(t)
+	for _, op := range []access.Operation{access.Decrypt, access.Encrypt, access.Describe} {
+		giveKey(t, a, "give "+string(op), keyGrant(nobody, op))
+	}
+	for action := access.ServerCreate; action <= access.GroupDelete; action++ {
+		if err := a.CheckKeys(t.Context(), nobody, action, access.DefaultProject, about(cmk)); refusal.CodeOf(err) != refusal.Denied {
+			t.Errorf("who has grants alone may %v: %v", action, err)
+		}
+	}
+}
+
 // A grant counts in its own project, and for its own user.
 func TestKeyGrantsOfOthers(t *testing.T) {
 	a := newShop(t)

@@ -129,6 +129,46 @@ func TestClientCalls(t *testing.T) {
 			_, err := c.BackupOffer(ctx, BackupOffer{Header: []byte{1}})
 			return err
 		}},
+		{RouteImageCreate, "", "", `{"name":"i","server":"s"}`, func(c *Client) error {
+			_, err := c.ImageCreate(ctx, ImageCreate{Name: "i", Server: "s"})
+			return err
+		}},
+		{RouteServerCreate, "", "", `{"name":"s","image":"i","system":{"size":7,"encrypted":true,"key":"k"},"data":[{"size":512,"sector_size":512}],"cpus":2,"memory":3,"network":"none"}`, func(c *Client) error {
+			_, err := c.ServerCreate(ctx, ServerCreate{Name: "s", Image: "i", System: NewDisk{Size: 7, Encrypted: &yes, Key: "k"}, Data: []NewDisk{{Size: 512, SectorSize: 512}},
+				Machine: Machine{CPUs: 2, Memory: 3, Network: NetworkNone}})
+			return err
+		}},
+		{RouteServerList, "", "", "", func(c *Client) error { _, err := c.ServerList(ctx); return err }},
+		{RouteServerShow, name, "", "", func(c *Client) error { _, err := c.ServerShow(ctx, name); return err }},
+		{RouteServerStop, name, "yes=true", `{"timeout":"3s","force":true}`, func(c *Client) error {
+			_, err := c.ServerStop(ctx, name, ServerStop{Timeout: "3s", Force: true}, true)
+			return err
+		}},
+		{RouteServerDelete, name, "keep_disks=true&yes=true", "", func(c *Client) error { return c.ServerDelete(ctx, name, true, true) }},
+		{RouteServerDelete, name, "", "", func(c *Client) error { return c.ServerDelete(ctx, name, false, false) }},
+		{RouteServerAttach, name, "", `{"disk":"d","system":true}`, func(c *Client) error {
+			_, err := c.ServerAttach(ctx, name, ServerDiskChange{Disk: "d", System: true})
+			return err
+		}},
+		{RouteServerDetach, name, "yes=true", `{"disk":"d"}`, func(c *Client) error {
+			_, err := c.ServerDetach(ctx, name, ServerDiskChange{Disk: "d"}, true)
+			return err
+		}},
+		{RouteConfigCreate, "", "", `{"name":"c","server":"s","system":{},"cpus":2}`, func(c *Client) error {
+			_, err := c.ConfigCreate(ctx, ConfigCreate{Name: "c", Server: "s", Machine: Machine{CPUs: 2}})
+			return err
+		}},
+		{RouteConfigList, "", "", "", func(c *Client) error { _, err := c.ConfigList(ctx); return err }},
+		{RouteConfigShow, name, "", "", func(c *Client) error { _, err := c.ConfigShow(ctx, name); return err }},
+		{RouteConfigDelete, name, "yes=true", "", func(c *Client) error { return c.ConfigDelete(ctx, name, true) }},
+		{RouteGroupCreate, "", "", `{"name":"g","config":"c","min":1,"max":3}`, func(c *Client) error {
+			_, err := c.GroupCreate(ctx, GroupCreate{Name: "g", Config: "c", Min: 1, Max: 3})
+			return err
+		}},
+		{RouteGroupList, "", "", "", func(c *Client) error { _, err := c.GroupList(ctx); return err }},
+		{RouteGroupShow, name, "", "", func(c *Client) error { _, err := c.GroupShow(ctx, name); return err }},
+		{RouteGroupScale, name, "yes=true", `{"size":2}`, func(c *Client) error { _, err := c.GroupScale(ctx, name, 2, true); return err }},
+		{RouteGroupDelete, name, "yes=true", "", func(c *Client) error { return c.GroupDelete(ctx, name, true) }},
 		{RouteCheck, "", "", `{"disk":"d"}`, func(c *Client) error { _, err := c.Check(ctx, "d"); return err }},
 		{RouteRootUnlock, "", "", "", func(c *Client) error { _, err := c.RootUnlock(ctx); return err }},
 		{RouteRootLock, "", "", "", func(c *Client) error { _, err := c.RootLock(ctx); return err }},
