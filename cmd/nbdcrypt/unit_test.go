@@ -98,3 +98,33 @@ func TestAttachUnit(t *testing.T) {
 		t.Errorf("it has %d s to stop, the daemon %d s", mine, daemons)
 	}
 }
+
+// A server goes on when the daemon restarts, is asked to shut down by a stop, which it gets the time for, and has no more of the machine than it needs.
+func TestServerUnit(t *testing.T) {
+	settings := unit(t, "nbdcrypt-server@.service")
+	for name, want := range map[string]string{
+		"Service.Type": "notify", "Unit.Wants": "nbdcrypt.service", "Service.KillMode": "mixed", "Service.TimeoutStopSec": "120", "Service.OOMPolicy": "continue",
+		"Service.ExecStart": "/usr/local/bin/nbdcrypt server start %I --foreground $NBDCRYPT_SERVER", "Service.EnvironmentFile": "-/etc/nbdcrypt/server/%i.conf",
+		"Service.CapabilityBoundingSet": "", "Service.NoNewPrivileges": "yes", "Service.ProtectSystem": "strict", "Service.DevicePolicy": "closed", "Service.DeviceAllow": "/dev/kvm rw",
+		"Service.RuntimeDirectory": "nbdcrypt-servers/%i", "Service.RuntimeDirectoryMode": "0700", "Service.Environment": "XDG_RUNTIME_DIR=%t/nbdcrypt-servers/%i",
+	} {
+		if got := settings[name]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s=%q, want %s", name, got, want)
+		}
+	}
+	for _, bad := range []string{"Unit.Requires", "Unit.BindsTo", "Unit.PartOf", "Service.PrivateDevices", "Service.PrivateNetwork", "Service.MemoryDenyWriteExecute", "Service.LimitCORE"} {
+		if got := settings[bad]; got != nil {
+			t.Errorf("%s=%q", bad, got)
+		}
+	}
+	if after := strings.Fields(strings.Join(settings["Unit.After"], " ")); !slices.Contains(after, "nbdcrypt.service") {
+		t.Errorf("it is started after %q", after)
+	}
+	codes := strings.Fields(strings.Join(settings["Service.RestartPreventExitStatus"], " "))
+	for code := range 11 {
+		passes := code == 0 || code == 1 || code == 6 || code == 7 || code == 10
+		if slices.Contains(codes, strconv.Itoa(code)) == passes {
+			t.Errorf("exit code %d may change by itself is %t; it is not tried again after %q", code, passes, codes)
+		}
+	}
+}

@@ -188,7 +188,8 @@ func (f *fake) hear(line string) {
 		var core syscall.Rlimit
 		_ = syscall.Getrlimit(syscall.RLIMIT_CORE, &core)
 		adjusted, _ := os.ReadFile("/proc/self/oom_score_adj")
-		fmt.Fprintf(f.console, "core %d oom %s", core.Max, adjusted)
+		filter, _ := os.ReadFile("/proc/self/coredump_filter")
+		fmt.Fprintf(f.console, "core %d filter %s oom %s", core.Max, strings.TrimSpace(string(filter)), adjusted)
 	}
 	fmt.Fprintln(f.console, "done", line)
 }

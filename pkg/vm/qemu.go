@@ -125,8 +125,7 @@ func (q *qemu) run() error {
 // limit keeps what the guest reads from its disks out of core dumps, and has the kernel take a guest when memory is short, which is restarted more easily than the
 // daemon that all guests need. No guest has begun yet.
 func (q *qemu) limit() error {
-	// One byte, which no dump fits in: with zero the kernel would still give it to a program, where core_pattern names one.
-	if err := unix.Prlimit(q.pid, unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := q.noCore(); err != nil && !errors.Is(err, unix.ESRCH) {
 		q.kill()
 		<-q.gone
 		return fmt.Errorf("forbidding core dumps: %w", err)
@@ -139,6 +138,18 @@ func (q *qemu) limit() error {
 		}
 	}
 	return nil
+}
+
+// noCore forbids core dumps by a limit of one byte, which none fits in: with zero the kernel would still give them to a program, where core_pattern names one. Where
+// zero is all that may be, they are without memory.
+func (q *qemu) noCore() error {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/coredump_filter", q.pid), []byte("0"), 0)
+	var now unix.Rlimit
+	if err := unix.Prlimit(q.pid, unix.RLIMIT_CORE, nil, &now); err != nil {
+		return err
+	}
+	most := min(now.Max, 1)
+	return unix.Prlimit(q.pid, unix.RLIMIT_CORE, &unix.Rlimit{Cur: most, Max: most}, nil)
 }
 
 // socketPair is two ends of a connection: ours, and a file for a child.
