@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"io"
+	"sync"
 	"sync/atomic"
 
 	"nbdcrypt/pkg/control"
@@ -16,7 +18,14 @@ func uploadImage(ctx context.Context, c *control.Client, name string, wish image
 		ask.SectorSize = wish.sector
 	}
 	var whole atomic.Bool
+	var reading sync.Mutex // who is refused hears that while the file is read still, and must not close it under the reader
+	var over bool
 	image, err := c.ImageUpload(ctx, ask, func(f *control.FrameWriter) error {
+		reading.Lock()
+		defer reading.Unlock()
+		if over {
+			return io.ErrClosedPipe
+		}
 		size, err := file.Copy(ctx, func(p []byte, off int64) error {
 			_, err := f.WriteAt(p, off)
 			return err
@@ -29,6 +38,11 @@ func uploadImage(ctx context.Context, c *control.Client, name string, wish image
 		whole.Store(true)
 		return f.End(size)
 	})
+	if file.Size >= 0 { // who reads a pipe may wait for long
+		reading.Lock()
+		over = true
+		reading.Unlock()
+	}
 	if err != nil && ctx.Err() != nil && !whole.Load() {
 		return image, refusal.New(refusal.Failed, "run the command again to start over", "interrupted: nothing of image %s is kept", name)
 	}
