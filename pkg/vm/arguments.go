@@ -63,7 +63,8 @@ func text(v map[string]any) string {
 	return string(b)
 }
 
-// blockdev is QEMU's end of a disk. QEMU 7.2 opens one connection for each, however many the export would take.
+// blockdev is QEMU's end of a disk. Others see what the export is called, in the list of processes: what keeps them out is that the daemon asks who connects. QEMU 7.2
+// opens one connection for each disk, however many the export would take.
 func blockdev(d drive, wait time.Duration) map[string]any {
 	return map[string]any{
 		"driver": "nbd", "node-name": d.node(), "server": map[string]any{"type": "unix", "path": d.Socket}, "export": d.Export,

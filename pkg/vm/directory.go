@@ -18,11 +18,14 @@ type directory struct {
 	file *os.File
 }
 
-// directory makes the server's directory in the first place where it may.
+// directory makes the server's directory in the first place where it may. Whoever opens the console, and this process later on, may be somewhere else.
 func (r *runner) directory(id string) (*directory, error) {
 	temp := fmt.Sprintf("/tmp/nbdcrypt-%d", os.Geteuid())
-	var err error
-	for _, place := range [][]string{{r.RunDir, "servers"}, {r.RuntimeDir, "nbdcrypt", "servers"}, {"/tmp", filepath.Base(temp), "servers"}} {
+	run, err := filepath.Abs(r.RunDir)
+	if err != nil || r.RunDir == "" {
+		run = ""
+	}
+	for _, place := range [][]string{{run, "servers"}, {r.RuntimeDir, "nbdcrypt", "servers"}, {"/tmp", filepath.Base(temp), "servers"}} {
 		if place[0] == "" {
 			continue
 		}
