@@ -184,3 +184,18 @@ func TestServerShown(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestServerAsDomain: libvirt's description goes to stdout, in JSON as a string; how its disks get there is told beside it.
+func TestServerAsDomain(t *testing.T) {
+	f := withServers(t, "s")
+	got := try(t, f.run, "", "server", "show", "s", "--libvirt")
+	if got.code != 0 || !strings.HasPrefix(got.out, "<domain") || !strings.HasSuffix(got.out, "</domain>\n") || !strings.Contains(got.out, f.nbd()) ||
+		!strings.Contains(got.err, "nbdcrypt attach s-system --allow libvirt-qemu\n  nbdcrypt attach s-data-1 --allow libvirt-qemu\n") {
+		t.Errorf("%+v", got)
+	}
+	var as Domain
+	got = try(t, f.run, "", "server", "show", "s", "--libvirt", "--json")
+	if err := json.Unmarshal([]byte(got.out), &as); err != nil || !strings.HasPrefix(as.XML, "<domain") || got.err != "" {
+		t.Errorf("JSON: %+v, %v", got, err)
+	}
+}
