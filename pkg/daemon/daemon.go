@@ -96,13 +96,13 @@ type Daemon struct {
 	kept    kept
 	exports *exports
 	leases  *leases
-	// runnerTime is a constant, but for tests.
-	runnerTime time.Duration
-	nbd        *nbd.Server
-	api        *http.Server
-	listens    []string // URIs at which NBD is served
-	scrape     http.Handler
-	scrapes    chan struct{} // holds one for each scrape that is being answered
+	// These are constants, but for tests.
+	takenTime, runnerTime time.Duration
+	nbd                   *nbd.Server
+	api                   *http.Server
+	listens               []string // URIs at which NBD is served
+	scrape                http.Handler
+	scrapes               chan struct{} // holds one for each scrape that is being answered
 
 	// asking counts the calls that a passphrase follows.
 	asking sync.WaitGroup
@@ -150,7 +150,7 @@ func newDaemon(o Options) *Daemon {
 		o.Backups = filepath.Join(o.State, "backups")
 	}
 	d := &Daemon{o: o, started: time.Now().UTC().Truncate(time.Second), jobs: control.NewJobs(keptJobs), replays: newReplays(256),
-		pace: newPace(), guesses: newGuesses(), exports: newExports(), leases: newLeases(), runnerTime: runnerTime, dueDay: map[string]string{}, chores: newChores()}
+		pace: newPace(), guesses: newGuesses(), exports: newExports(), leases: newLeases(), takenTime: takenTime, runnerTime: runnerTime, dueDay: map[string]string{}, chores: newChores()}
 	d.space = func() (pool.Space, error) { return d.pool.Space() }
 	d.life, d.endLife = context.WithCancel(context.Background())
 	d.scrape = newScrape(d)

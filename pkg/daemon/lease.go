@@ -65,7 +65,8 @@ type leased struct {
 }
 
 func newLease(d *Daemon, c *call, run *server.Run, token string) *lease {
-	return &lease{d: d, c: c, run: run, server: run.Server(), token: token, cut: make(chan struct{}), done: make(chan struct{}),
+	own := *c // the call may be answered before the run is over
+	return &lease{d: d, c: &own, run: run, server: run.Server(), token: token, cut: make(chan struct{}), done: make(chan struct{}),
 		again: make(chan struct{}, 1), orders: map[int]chan control.RunReport{}, tried: make(chan struct{})}
 }
 
@@ -97,7 +98,7 @@ func (l *lease) hand(w http.ResponseWriter) (why string, held bool) {
 	l.mu.Lock()
 	l.line = line
 	l.mu.Unlock()
-	timer := time.AfterFunc(takenTime, l.hangUp)
+	timer := time.AfterFunc(l.d.takenTime, l.hangUp)
 	defer timer.Stop()
 	defer context.AfterFunc(l.d.life, l.hangUp)()
 	if err := line.Send(l.first()); err != nil {
@@ -271,12 +272,14 @@ func (l *lease) answered(in control.RunReport) {
 }
 
 func (l *lease) add(at *leased) {
+	l.d.leases.holds(l, at.a.Disk)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.disks = append(l.disks, at)
 }
 
 func (l *lease) drop(at *leased) {
+	l.d.leases.frees(l, at.a.Disk)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.disks = slices.DeleteFunc(l.disks, func(other *leased) bool { return other == at })

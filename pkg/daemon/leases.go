@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -22,6 +21,7 @@ const (
 type leases struct {
 	mu    sync.Mutex
 	all   map[uuid.UUID]*lease // by server
+	disks map[uuid.UUID]*lease // by disk that is attached for it
 	users map[uint32]int
 	// working counts what attaches or detaches disks of a run right now. The daemon's stop waits for it, and for nothing else of a lease.
 	working  int
@@ -30,7 +30,7 @@ type leases struct {
 }
 
 func newLeases() *leases {
-	ls := &leases{all: map[uuid.UUID]*lease{}, users: map[uint32]int{}}
+	ls := &leases{all: map[uuid.UUID]*lease{}, disks: map[uuid.UUID]*lease{}, users: map[uint32]int{}}
 	ls.rested = sync.NewCond(&ls.mu)
 	return ls
 }
@@ -132,12 +132,24 @@ func (ls *leases) running(project string) (n int) {
 
 // holder is the lease that has a disk attached, nil for none.
 func (ls *leases) holder(disk uuid.UUID) *lease {
-	for _, l := range ls.list() {
-		if slices.ContainsFunc(l.attached(), func(at *leased) bool { return at.a.Disk == disk }) {
-			return l
-		}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.disks[disk]
+}
+
+// holds notes that a disk is attached for a lease, and frees that it is not any more.
+func (ls *leases) holds(l *lease, disk uuid.UUID) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.disks[disk] = l
+}
+
+func (ls *leases) frees(l *lease, disk uuid.UUID) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.disks[disk] == l {
+		delete(ls.disks, disk)
 	}
-	return nil
 }
 
 // stop lets go of all runs without detaching anything: their runners are told, and ask the next daemon. What works on disks of a run is waited for.

@@ -75,7 +75,7 @@ func (d *Daemon) newLease(c *call, token string, from map[uuid.UUID]*volume.Cont
 	}
 	l := newLease(d, c, run, token)
 	d.leases.add(l)
-	err = l.attachAll(from)
+	err = l.attachAll(c, from)
 	if err == nil {
 		return l, nil
 	}
@@ -96,7 +96,7 @@ func explainStart(name string, err error) error {
 }
 
 // attachAll attaches the disks of a run: all that the server has, or those that the run had before.
-func (l *lease) attachAll(from map[uuid.UUID]*volume.Continues) error {
+func (l *lease) attachAll(c *call, from map[uuid.UUID]*volume.Continues) error {
 	disks, err := l.toAttach(from)
 	if err != nil {
 		return err
@@ -104,11 +104,11 @@ func (l *lease) attachAll(from map[uuid.UUID]*volume.Continues) error {
 	if err := roomForDisks(len(disks)); err != nil {
 		return err
 	}
-	if err := l.precheck(l.c, disks); err != nil {
+	if err := l.precheck(c, disks); err != nil {
 		return err
 	}
 	for _, disk := range disks {
-		if _, err := l.attach(l.c, "server start", disk, from[disk.ID]); err != nil {
+		if _, err := l.attach(c, "server start", disk, from[disk.ID]); err != nil {
 			return err
 		}
 	}

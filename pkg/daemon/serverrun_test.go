@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -231,7 +232,9 @@ func TestRunnerThatDoesNotTake(t *testing.T) {
 	from := r.disks()
 	_ = r.line.Close()
 	before := epochs(t, d, rests(t, d, c, "web"))
+	d.takenTime = time.Second
 	for what, leave := range map[string]func(*runner){
+		"says nothing":   func(*runner) {},
 		"hangs up":       func(r *runner) { _ = r.line.Close() },
 		"says no":        func(r *runner) { r.say(control.RunReport{Ended: "no QEMU"}) },
 		"says something": func(r *runner) { r.say(control.RunReport{Resumed: true}) },
@@ -326,6 +329,45 @@ func TestServerOutlivesItsDaemon(t *testing.T) {
 	}
 	_, err := asked(t, c, "web", control.ServerRun{Token: aToken, Continues: from})
 	code(t, err, refusal.Damaged, "web-system")
+}
+
+// Rules A14 and A22: a server goes on while a key of its disks is disabled, and does not come back after a restart of the daemon for as long as it is, or the store is locked; then it does.
+func TestRuleA14_A22_ServersAndTheirKeys(t *testing.T) {
+	d, c := farm(t)
+	r := runs(t, d, c, "web")
+	nc := r.dial(3)
+	must(t, d, "POST /v1/keys/c/disable", "")
+	if _, err := nc.WriteAt([]byte("goes on"), 0); err != nil {
+		t.Errorf("under a key that is disabled: %v", err)
+	}
+	if s := showServer(t, c, "web"); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "web-data-3") || !strings.Contains(s.Warnings[0], "until it is stopped") {
+		t.Errorf("it warns: %v", s.Warnings)
+	}
+	from := r.disks()
+	d.halt(t)
+	d = served(t, d.o)
+	before := epochs(t, d, showServer(t, c, "web"))
+	how := control.ServerRun{Token: aToken, Continues: from}
+	_, err := asked(t, c, "web", how)
+	code(t, err, refusal.KeyForbids, "web-data-3", "key c", "Disabled")
+	must(t, d, "POST /v1/keys/c/enable", "")
+	must(t, d, control.RouteRootLock, "")
+	_, err = asked(t, c, "web", how)
+	code(t, err, refusal.Locked, "root unlock")
+	must(t, d, control.RouteRootUnlock, "")
+	if got := epochs(t, d, showServer(t, c, "web")); !slices.Equal(got, before) {
+		t.Errorf("attached: %v, before %v", got, before)
+	}
+	r = runs(t, d, c, "web", from...)
+	got := make([]byte, 7)
+	if _, err := r.dial(3).ReadAt(got, 0); err != nil || string(got) != "goes on" {
+		t.Errorf("%q, %v", got, err)
+	}
+	must(t, d, control.RouteRootLock, "")
+	if _, err := c.ServerStop(t.Context(), "web", control.ServerStop{}, false); err != nil { // it works while the store is locked
+		t.Error(err)
+	}
+	rests(t, d, c, "web")
 }
 
 // A run that goes on has the disks that it had; one that the server got meanwhile waits for the next.
