@@ -44,7 +44,8 @@ func arguments(h hardware) []string {
 	if h.server.Network == control.NetworkNone {
 		args = append(args, "-nic", "none")
 	} else {
-		args = append(args, "-nic", "user,model=virtio-net-pci")
+		// Without a ROM: nothing boots from there.
+		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
 	}
 	for port := range ports {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=port%d,chassis=%d,slot=%[2]d", port, port+1))

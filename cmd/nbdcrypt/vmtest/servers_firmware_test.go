@@ -80,22 +80,28 @@ const bootSector = `
 7C84  10 00 01 00 00 80 00 00 01 00 00 00 00 00 00 00 ; one sector, to 0000:8000, of the disk the second
 `
 
-// bootImage is an image that such a guest boots from and says the words of.
-func bootImage(t *testing.T, h *host, name, words string) {
+// oneSector is a disk that such a guest boots from and says the words of.
+func oneSector(t *testing.T, words string) []byte {
 	t.Helper()
-	image := make([]byte, 1<<20)
+	disk := make([]byte, 1<<20)
 	at := 0
 	for _, row := range regexp.MustCompile(`(?m)^7C(..)  ((?:[0-9A-F]{2} )+)`).FindAllStringSubmatch(bootSector, -1) {
 		code, err := hex.DecodeString(strings.ReplaceAll(row[2], " ", ""))
 		if err != nil || row[1] != fmt.Sprintf("%02X", at) {
 			t.Fatalf("the row %q is not at %02X, %v", row[0], at, err)
 		}
-		at += copy(image[at:], code)
+		at += copy(disk[at:], code)
 	}
-	copy(image[510:], "\x55\xAA") // it boots
-	copy(image[512:1024], words)
+	copy(disk[510:], "\x55\xAA") // it boots
+	copy(disk[512:1024], words)
+	return disk
+}
+
+// bootImage makes an image of one.
+func bootImage(t *testing.T, h *host, name, words string) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "image")
-	check(t, os.WriteFile(path, image, 0o600))
+	check(t, os.WriteFile(path, oneSector(t, words), 0o600))
 	h.do("image", "create", name, "--from-file", path, "--key", "servers")
 }
 

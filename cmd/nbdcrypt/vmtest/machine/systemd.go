@@ -33,8 +33,8 @@ var systemdSettings = map[string]string{
 }
 
 // SystemdRoot makes a disk with the root of a small system that Debian's systemd is process 1 of, with the program under test where its units
-// look for it, and those files. The agent runs beside systemd.
-func SystemdRoot(path string, files []File) error {
+// look for it, those files, and more programs of this machine's. The agent runs beside systemd.
+func SystemdRoot(path string, files []File, programs ...string) error {
 	dir, err := os.MkdirTemp(prepared.dir, "systemd")
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func SystemdRoot(path string, files []File) error {
 		return err
 	}
 	s.link("/usr/local/bin/nbdcrypt", "/bin/nbdcrypt")
-	for _, program := range systemdPrograms {
+	for _, program := range append(programs, systemdPrograms...) {
 		if err := s.addProgram(program); err != nil {
 			return err
 		}
