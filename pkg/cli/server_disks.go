@@ -12,7 +12,7 @@ func (a *app) serverAttach() *cobra.Command {
 	var system bool
 	cmd := &cobra.Command{
 		Use: "attach SERVER DISK", Short: "Give a server a disk",
-		Long: `Make a disk of the project one of a server's data disks. It must not be attached, nor another server's, nor shared. A server that runs gets it at once. With --system it
+		Long: `Make a disk of the project one of a server's data disks. It must not be another server's, nor shared. A server that runs gets it at once, so that it must not be attached then. With --system it
 becomes the disk that the server boots from: for a server without one, and a disk that was one.`,
 		Example:           "  nbdcrypt server attach web1 db1\n  nbdcrypt server attach web2 web1-system --system",
 		Args:              wants("SERVER", "DISK"),
