@@ -49,8 +49,8 @@ func (d *Daemon) halt(t *testing.T) {
 	d.close()
 }
 
-// deksBefore are those that other tests have left.
-var deksBefore int
+// farmed is when this test's daemon began: keys from before are other tests'.
+var farmed time.Time
 
 // testLog shows what a daemon says of errors, where its test fails.
 type testLog struct{ t *testing.T }
@@ -65,8 +65,7 @@ func farm(t *testing.T) (*Daemon, *control.Client) {
 	t.Helper()
 	o := options(t)
 	o.Log = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelError}))
-	deksBefore = 0
-	deksBefore = deks()
+	farmed = time.Now()
 	d := served(t, o)
 	must(t, d, control.RouteGrantCreate, "")
 	for _, key := range []string{"a", "b", "c"} {
@@ -209,11 +208,11 @@ func await(t *testing.T, what string, so func() bool) {
 func deks() (n int) {
 	_, keys := secret.Snapshot()
 	for _, k := range keys {
-		if k.Kind == "dek" {
+		if k.Kind == "dek" && !k.Since.Before(farmed) {
 			n++
 		}
 	}
-	return n - deksBefore
+	return n
 }
 
 func showServer(t *testing.T, c *control.Client, name string) control.Server {
