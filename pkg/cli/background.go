@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -46,6 +47,8 @@ func (a *app) background(cmd *cobra.Command, who string, args []string) (outcome
 	child.ExtraFiles = []*os.File{tell}
 	child.Stderr = cmd.ErrOrStderr()
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What else was left open for us, such as a pipe that somebody reads to its end, or a lock of a script's, would be held as long as it stays.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; works without
 	err = child.Start()
 	_ = tell.Close() // it is the child's
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/vm"
@@ -53,6 +55,21 @@ func TestServerStart(t *testing.T) {
 	m.programIs(t, `[ "$3 $4 $7 $8" = "--project shop --run `+f.run+`" ] && echo '`+server+`' >&3`)
 	if got := m.on(t, f, "", "--project", "shop", "server", "start", "s", "--run", f.run); got.code != 0 {
 		t.Errorf("of another project and daemon: %+v", got)
+	}
+}
+
+// TestServerStartKeepsNothingOpen: a pipe or a lock that a script left open for the command is not the runner's, which stays.
+func TestServerStartKeepsNothingOpen(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe(pipe[:]); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	f, m := withServers(t, "s"), newMachine(1000)
+	m.programIs(t, fmt.Sprintf(`[ -e /proc/$$/fd/%d ] || echo '{"server":{"name":"s","status":"running"}}' >&3`, pipe[1]))
+	if got := m.on(t, f, "", "server", "start", "s"); got.code != 0 {
+		t.Errorf("it holds the pipe: %+v", got)
 	}
 }
 
