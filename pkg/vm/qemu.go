@@ -115,11 +115,19 @@ func (q *qemu) run() error {
 		}
 		started <- err
 		if err == nil {
-			_ = q.cmd.Wait()
+			q.wait()
 		}
 		close(q.gone)
 	}()
 	return <-started
+}
+
+// wait waits for its end. Where QEMU in $PATH is a script that starts QEMU, what it started ends with it.
+func (q *qemu) wait() {
+	for unix.Waitid(unix.P_PID, q.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	q.kill() // the group is still there while nobody has heard of the end
+	_ = q.cmd.Wait()
 }
 
 // limit keeps what the guest reads from its disks out of core dumps, and has the kernel take a guest when memory is short, which is restarted more easily than the
@@ -167,10 +175,10 @@ func socketPair() (net.Conn, *os.File, error) {
 	return conn, theirs, nil
 }
 
-// kill ends QEMU at once. A nil one has ended.
+// kill ends QEMU at once, with all of its group. A nil one has ended.
 func (q *qemu) kill() {
-	if q != nil {
-		_ = q.cmd.Process.Kill() // it may have ended
+	if q != nil && q.cmd.Process.Signal(syscall.Signal(0)) == nil { // nobody else has the number
+		_ = syscall.Kill(-q.pid, syscall.SIGKILL)
 	}
 }
 

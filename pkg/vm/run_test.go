@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -101,6 +102,29 @@ func TestEnds(t *testing.T) {
 				words = ""
 			}
 			x.ends(test.code, words)
+		})
+	}
+}
+
+// A script in $PATH that starts QEMU, as some systems have, is QEMU too: neither outlives the other.
+func TestWrapper(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(l *lease, script int){
+		"switched off":     func(l *lease, _ int) { l.order(control.RunOrder{Do: control.OrderKill}) },
+		"script is killed": func(_ *lease, script int) { _ = syscall.Kill(script, syscall.SIGKILL) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, script := newDaemon(t, "web1"), filepath.Join(t.TempDir(), "script")
+			if err := os.WriteFile(script, []byte("#!/bin/sh\n'"+fakeProgram(t)+"' \"$@\"\nexit $?\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			x := d.runs(func(r *runner) { r.program = script })
+			l := d.lease()
+			l.taken()
+			end(l, x.up().PID)
+			l.ends("")
+			x.ends(map[string]refusal.Code{"script is killed": refusal.Failed}[name], "")
 		})
 	}
 }
