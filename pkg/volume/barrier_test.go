@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nbdcrypt/pkg/volume"
 )
@@ -40,10 +41,14 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 	}
 	type moment struct{ before, after [writers]uint64 }
 	var moments []moment
+	var seen [writers]uint64
 	for i := range 5 {
 		var m moment
 		for w := range writers {
-			m.before[w] = answered[w].Load()
+			for m.before[w] = answered[w].Load(); m.before[w] <= seen[w]; m.before[w] = answered[w].Load() {
+				time.Sleep(time.Millisecond) // a busy machine may let none of them write for a while
+			}
+			seen[w] = m.before[w]
 		}
 		r.snap("vault", fmt.Sprint("s", i))
 		for w := range writers {
@@ -66,8 +71,5 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 				}
 			}
 		})
-	}
-	if last := moments[len(moments)-1]; last.before[0] == 0 {
-		t.Error("nothing was written meanwhile")
 	}
 }
