@@ -17,6 +17,8 @@ type DetachSpec struct {
 	Attachment, By string
 	// All ends all of them.
 	All bool
+	// Only is the attachment that is meant, where it is not nil: one that somebody else has made since is left alone, which is no error.
+	Only *Attachment
 	// Leave is called where others are left: nobody may have the device open any more because of that one.
 	Leave func(*Attachment, Share)
 	// Stranding is asked, where it is not nil, before the last ends of a disk whose key can't be used to attach it again. An
@@ -43,6 +45,9 @@ func (s *Service) Detach(ctx context.Context, request string, spec DetachSpec) (
 	}
 	defer s.release(d)
 	a := s.attachment(d.ID)
+	if spec.Only != nil && spec.Only != a {
+		return nil, nil
+	}
 	var of Share
 	var left []Share
 	if !spec.All {

@@ -14,13 +14,16 @@ func (s *Service) Undo(ctx context.Context, request string, a *Attachment, wipin
 	if err != nil {
 		return err
 	}
-	switch err := s.claimInTurn(ctx, d, toDetach); {
-	case s.attachment(a.Disk) != a:
-		return nil // somebody has ended it
-	case err != nil:
+	if err := s.claimInTurn(ctx, d, toDetach); err != nil {
+		if s.attachment(a.Disk) != a {
+			return nil // somebody has ended it
+		}
 		return err
 	}
 	defer s.release(d)
+	if s.attachment(a.Disk) != a {
+		return nil // somebody has ended it, and another has attached the disk
+	}
 	ended := a.Device.Sync() // a fill may have copied up into it
 	journaled := a.opened()
 	ended = errors.Join(ended, s.exit(a, DetachSpec{Wiping: wiping}))

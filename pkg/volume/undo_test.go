@@ -157,6 +157,28 @@ func TestUndoWaitsItsTurn(t *testing.T) {
 	}
 }
 
+// What somebody else has attached since is left alone, by who takes his own back and by who detaches just that, and can be detached.
+func TestUndoOfWhatAnotherHasByNow(t *testing.T) {
+	r := newRig(t)
+	r.create(secretDisk)
+	a := r.attach("vault")
+	_, err := r.detach("vault")
+	must(t, err)
+	other := r.attach("vault")
+	if r.undo(a) {
+		t.Error("it wiped keys")
+	}
+	only := leave("vault")
+	only.Only = a
+	_, err = r.Detach(t.Context(), "only", only)
+	must(t, err)
+	if r.attachmentOf("vault") != other {
+		t.Error("the other's attachment is gone")
+	}
+	_, err = r.detach("vault")
+	must(t, err)
+}
+
 // A key that was disabled meanwhile does not keep an attachment from being taken back.
 func TestUndoNeedsNoKey(t *testing.T) {
 	r := newRig(t)
