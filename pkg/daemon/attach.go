@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/access"
 	"nbdcrypt/pkg/control"
@@ -192,6 +194,9 @@ func (d *Daemon) detach(c *call, spec volume.DetachSpec) (out control.Detached, 
 		return d.drain(c.ctx, a, &out.Clients)
 	}
 	out.Warnings, err = d.volumes.Detach(c.ctx, c.request, spec)
+	if id, bad := uuid.Parse(out.DiskID); err == nil && bad == nil {
+		d.leases.lost(id)
+	}
 	return out, w, err
 }
 

@@ -93,7 +93,7 @@ func (l *lease) let(at *leased) error {
 	var warnings []string
 	var err error
 	if l.isOpen() {
-		warnings, err = l.d.volumes.Detach(ctx, one.request, volume.DetachSpec{Project: l.c.project, Disk: at.a.Disk.String(), All: true, Wiping: w.wiping,
+		warnings, err = l.d.volumes.Detach(ctx, one.request, volume.DetachSpec{Project: l.c.project, Disk: at.a.Disk.String(), All: true, Only: at.a, Wiping: w.wiping,
 			Drain: func(a *volume.Attachment) error { return l.d.drain(ctx, a, new(int)) }})
 	} else {
 		err = l.d.volumes.Undo(ctx, one.request, at.a, w.wiping)

@@ -152,6 +152,17 @@ func (ls *leases) frees(l *lease, disk uuid.UUID) {
 	}
 }
 
+// lost has the run that had a disk attached forget it, where somebody else has detached it: whoever attaches it next has it for himself.
+func (ls *leases) lost(disk uuid.UUID) {
+	l := ls.holder(disk)
+	if l == nil {
+		return
+	}
+	if at := l.disk(disk); at != nil && !l.isAttached(at) {
+		l.drop(at)
+	}
+}
+
 // stop lets go of all runs without detaching anything: their runners are told, and ask the next daemon. What works on disks of a run is waited for.
 func (ls *leases) stop(ctx context.Context) error {
 	ls.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/audit"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
@@ -115,6 +116,40 @@ func TestServerEndThatFails(t *testing.T) {
 		return err == nil || strings.Contains(err.Error(), "is stopped")
 	})
 	rests(t, d, c, "web")
+}
+
+// A disk that somebody detached by hand from a server whose end fails, and attached for himself, is his: the end that is tried again leaves it alone.
+func TestServerEndLeavesWhatIsAnothers(t *testing.T) {
+	d, c := farm(t)
+	r := runs(t, d, c, "web")
+	must(t, d, "POST /v1/keys/b/disable", "")
+	held, free, gone := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, _, err := d.detach(&call{ctx: t.Context(), caller: d.self, request: newRequest(), project: "default"}, volume.DetachSpec{Project: "default", Disk: "web-data-2", All: true,
+			Stranding: func(keystore.Info) error { close(held); <-free; return nil }})
+		gone <- err
+	}()
+	<-held
+	_ = r.line.Close()
+	await(t, "it says why it does not end", func() bool {
+		return strings.Contains(strings.Join(showServer(t, c, "web").Warnings, " "), "can't be detached yet")
+	})
+	must(t, d, "POST /v1/keys/b/enable", "")
+	close(free)
+	if err := <-gone; err != nil {
+		t.Fatal(err)
+	}
+	mine, err := c.Attach(t.Context(), "web-data-2", control.Attach{})
+	if err != nil || mine.URI == "" {
+		t.Fatalf("%+v, %v", mine, err)
+	}
+	_, err = c.ServerStop(t.Context(), "web", control.ServerStop{}, false)
+	if err != nil {
+		code(t, err, refusal.Busy, "is stopped") // it had ended by itself
+	}
+	if v, err := c.DiskShow(t.Context(), "web-data-2"); err != nil || len(v.Attachments) != 1 || v.Attachments[0].ID != mine.Attachment {
+		t.Errorf("%+v, %v", v, err)
+	}
 }
 
 // Stops, a runner that goes and a guest that ends, all at once: one end, and whoever stopped it is told so.
