@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 
@@ -53,6 +54,7 @@ func runOf(in control.ServerRun) (map[uuid.UUID]*volume.Continues, error) {
 		return nil, nil
 	}
 	from := map[uuid.UUID]*volume.Continues{}
+	run := fmt.Sprintf("%x", sha256.Sum256([]byte(in.Token))) // the token opens exports
 	for _, one := range in.Continues {
 		at, err := continues(&one)
 		if err != nil {
@@ -61,6 +63,7 @@ func runOf(in control.ServerRun) (map[uuid.UUID]*volume.Continues, error) {
 		if from[at.Disk] != nil {
 			return nil, refusal.New(refusal.Usage, "name each disk once", "disk %s is named twice", at.Disk)
 		}
+		at.Run = run
 		from[at.Disk] = at
 	}
 	return from, nil

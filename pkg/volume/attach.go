@@ -53,10 +53,12 @@ type AttachSpec struct {
 	Wiping Wiping
 }
 
-// Continues names an attachment: the disk's, and which of them.
+// Continues names an attachment: the disk's, and which of them. Run, where it is said, is who goes on, and nobody else's word: attachments for it that the daemon did not live to
+// tell of stand in nobody's way.
 type Continues struct {
 	Disk  uuid.UUID
 	Epoch uint64
+	Run   string
 }
 
 // Attach makes a disk readable: its DEKs are unwrapped, its layers opened, and the catalog says so.
@@ -102,11 +104,15 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 	if err != nil {
 		return err
 	}
+	before, err := s.leftBehind(ctx, d)
+	if err != nil {
+		return err
+	}
 	left, err := s.takeOver(ctx, d)
 	if err != nil {
 		return err
 	}
-	if err := spec.Continues.may(d, left); err != nil {
+	if err := spec.Continues.since(before).may(d, left); err != nil {
 		return err
 	}
 	if a.left = left; left != nil {
@@ -118,7 +124,7 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 	if err != nil {
 		return err
 	}
-	if err := s.note(ctx, request, d, a, left); err != nil {
+	if err := s.note(ctx, request, d, a, left, spec.Continues); err != nil {
 		return err
 	}
 	if err := spec.Released(d.ID.String(), a.Key); err != nil {
@@ -131,9 +137,12 @@ func (s *Service) open(ctx context.Context, request string, d diskRecord, a *Att
 }
 
 // note puts the attachment into the catalog, before the first write.
-func (s *Service) note(ctx context.Context, request string, d diskRecord, a *Attachment, left *attachRecord) error {
+func (s *Service) note(ctx context.Context, request string, d diskRecord, a *Attachment, left *attachRecord, from *Continues) error {
 	a.record = attachRecord{Version: recordVersion, Disk: d.ID, Host: s.Host, Instance: s.Instance, Epoch: d.Epoch + 1,
 		By: a.shares[0].By, ReadOnly: a.ReadOnly, Since: a.Since, Shares: a.shares}
+	if from != nil && from.Run != "" {
+		a.record.Run, a.record.From = from.Run, from.Epoch
+	}
 	for _, l := range a.opened() {
 		a.record.Identities = append(a.record.Identities, l.Identities()...)
 	}
@@ -162,6 +171,9 @@ func (s *Service) takeBack(ctx context.Context, request string, a *Attachment, l
 		now, err := get(t, diskKey(a.Disk), parseDisk)
 		if err == nil && now.Epoch == a.record.Epoch {
 			now.Epoch--
+			if a.record.Run != "" {
+				now.Epoch = a.record.From // so were those in between
+			}
 			err = put(t, diskKey(a.Disk), now)
 		}
 		if left != nil {

@@ -19,6 +19,14 @@ func (c *Continues) may(d diskRecord, left *attachRecord) error {
 	return nil
 }
 
+// since is where the disk's last attachment, nil for none, leads who goes on: to that one, where it was made for the same in vain.
+func (c *Continues) since(last *attachRecord) *Continues {
+	if c == nil || last == nil || c.Run == "" || last.Run != c.Run || c.Epoch < last.From || c.Epoch > last.Epoch {
+		return c
+	}
+	return &Continues{Disk: c.Disk, Epoch: last.Epoch}
+}
+
 // mayJoin is may for a shared disk that is attached already: it may have been by another that went on from the same.
 func (c *Continues) mayJoin(d diskRecord, a *Attachment) error {
 	if c != nil && c.Epoch == a.record.Epoch-1 && !a.Unclean {

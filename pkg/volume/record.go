@@ -104,6 +104,9 @@ type attachRecord struct {
 	Lost string `json:"lost,omitempty"`
 	// Recovered tells of an attachment that ended without a detach that nothing was lost.
 	Recovered bool `json:"recovered,omitempty"`
+	// Run is who goes on with this attachment from that of the epoch From: until it hears of this one nobody writes.
+	Run  string `json:"run,omitempty"`
+	From uint64 `json:"from,omitempty"`
 }
 
 const diskPrefix = "disk/"
