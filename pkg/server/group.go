@@ -196,7 +196,7 @@ func (s *Service) DeleteGroup(ctx context.Context, request, project, ref string,
 	if err != nil {
 		return nil, groups.explain(g.Name, err)
 	}
-	free, err := s.claimMembers(ctx, list)
+	list, free, err := s.claimMembers(ctx, list)
 	if err != nil {
 		return nil, err
 	}

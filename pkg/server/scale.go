@@ -129,7 +129,7 @@ func (s *Service) settle(ctx context.Context, g groupRecord) (groupRecord, error
 	if err != nil {
 		return g, err
 	}
-	free, err := s.claimMembers(ctx, slices.DeleteFunc(all, func(m serverRecord) bool { return !g.Scaling.names(m.Number) }))
+	_, free, err := s.claimMembers(ctx, slices.DeleteFunc(all, func(m serverRecord) bool { return !g.Scaling.names(m.Number) }))
 	if err != nil {
 		return g, err
 	}
@@ -158,7 +158,7 @@ func (s *Service) cut(ctx context.Context, request string, g groupRecord, progre
 }
 
 func (s *Service) shrink(ctx context.Context, request string, g groupRecord, list []serverRecord, progress func(done, total int64)) (groupRecord, error) {
-	free, err := s.claimMembers(ctx, list)
+	_, free, err := s.claimMembers(ctx, list)
 	if err != nil {
 		return g, err
 	}
@@ -173,8 +173,9 @@ func (s *Service) shrink(ctx context.Context, request string, g groupRecord, lis
 	return s.cut(context.WithoutCancel(ctx), request, g, progress)
 }
 
-// claimMembers has members for their group alone. Those that run are refused, and those whose disks are in use: all of them are named.
-func (s *Service) claimMembers(ctx context.Context, list []serverRecord) (free func(), err error) {
+// claimMembers has members for their group alone, and answers them as they are then: who gave one a disk or took one from it just before was told so. Those that run
+// are refused, and those whose disks are in use: all of them are named.
+func (s *Service) claimMembers(ctx context.Context, list []serverRecord) (now []serverRecord, free func(), err error) {
 	var claimed []uuid.UUID
 	free = func() {
 		for _, id := range claimed {
@@ -187,6 +188,10 @@ func (s *Service) claimMembers(ctx context.Context, list []serverRecord) (free f
 			break
 		}
 		claimed = append(claimed, m.ID)
+		if m, err = servers.lookUp(ctx, s.c.Catalog, m.Project, m.ID.String()); err != nil {
+			break
+		}
+		now = append(now, m)
 		if s.runOf(m.ID) != nil {
 			running = append(running, m.Name)
 		} else if err = s.disksMayGo(ctx, m); err != nil {
@@ -198,9 +203,9 @@ func (s *Service) claimMembers(ctx context.Context, list []serverRecord) (free f
 	}
 	if err != nil {
 		free()
-		return nil, err
+		return nil, nil, err
 	}
-	return free, nil
+	return now, free, nil
 }
 
 // removeMembers deletes members in the order of the list, and names those that are gone.
