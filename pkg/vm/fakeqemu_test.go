@@ -42,6 +42,7 @@ type fake struct {
 	monitor, console           *os.File
 	deaf, keeps, refuses, full bool
 	broken, pvm                bool     // KVM could not go on with the guest; it won't get far
+	unquiet                    bool     // requests to its disks are under way for good
 	going                      []string // devices that the guest was asked for
 }
 
@@ -54,7 +55,7 @@ func fakeQEMU(args []string) {
 	case name == "silent":
 		select {}
 	}
-	f := &fake{pvm: name == "pvm" && after("-accel") == "kvm", monitor: os.NewFile(monitorFD, "monitor"), console: os.NewFile(consoleFD, "console")}
+	f := &fake{pvm: strings.HasPrefix(name, "pvm") && after("-accel") == "kvm", unquiet: name == "pvm-unquiet", monitor: os.NewFile(monitorFD, "monitor"), console: os.NewFile(consoleFD, "console")}
 	go f.guest()
 	f.say(map[string]any{"QMP": map[string]any{"version": map[string]any{}, "capabilities": []string{}}})
 	for lines := bufio.NewScanner(f.monitor); lines.Scan(); {
@@ -90,7 +91,7 @@ func (f *fake) do(command string, args map[string]any, id int) {
 	defer f.mu.Unlock()
 	text, _ := json.Marshal(args)
 	fmt.Fprintf(f.console, "<%s %s>\n", command, text)
-	if f.refuses && command == "device_add" {
+	if f.refuses && command == "device_add" || f.unquiet && command == "stop" {
 		f.say(map[string]any{"id": id, "error": map[string]any{"class": "GenericError", "desc": "the bus is full"}})
 		return
 	}

@@ -21,18 +21,26 @@ func (r *runner) halted() {
 		return
 	}
 	var is struct{ Status string }
-	r.beside(func(ctx context.Context) error { return q.monitor.Do(ctx, "query-status", nil, &is) }, func(err error) {
+	still := false
+	r.beside(func(ctx context.Context) error {
+		err := q.monitor.Do(ctx, "query-status", nil, &is)
+		if err == nil && is.Status == "internal-error" {
+			// Answered once all that the guest wrote has been written and flushed: none of it comes after what it writes when it has begun again.
+			still = q.monitor.Do(ctx, "stop", nil, nil) == nil
+		}
+		return err
+	}, func(err error) {
 		if err == nil && is.Status == "internal-error" && q == r.qemu {
-			r.broken()
+			r.broken(still)
 		}
 	})
 }
 
-// broken ends a QEMU whose guest can't go on; without KVM it may.
-func (r *runner) broken() {
+// broken ends a QEMU whose guest can't go on; without KVM it may, if the disks are still.
+func (r *runner) broken(still bool) {
 	const why = "KVM could not go on with the guest (an internal error of QEMU)"
 	changing := r.disks.by(func(d *drive) bool { return !d.ready || d.leaving }) != nil
-	if r.qemu.accelerator == "kvm" && time.Since(*r.server.Since) < early && r.stopping == nil && r.killed == "" && !changing {
+	if still && r.link != nil && r.qemu.accelerator == "kvm" && time.Since(*r.server.Since) < early && r.stopping == nil && r.killed == "" && !changing {
 		r.anew = true
 		r.qemu.kill()
 		r.Say("server %s begins again without KVM, and slowly: %s", r.server.Name, why)

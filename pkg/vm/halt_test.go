@@ -28,8 +28,20 @@ func TestKVMThatCannotGoOn(t *testing.T) {
 		t.Errorf("%+v after %+v", again, first)
 	}
 	x.says("begins again without KVM")
+	look(t, again.Console).sees("<stop null>") // what the guest wrote is written
 	l.order(control.RunOrder{Do: control.OrderStop})
 	x.ends(refusal.OK, "")
+}
+
+// A guest whose requests are still under way does not begin again: they could come after what it then writes.
+func TestKVMThatCannotGoOnAmidWrites(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, "pvm-unquiet")
+	x := d.runs(func(r *runner) { r.kvm = true })
+	l := d.lease()
+	l.taken()
+	l.ends("internal error")
+	x.ends(refusal.Failed, "internal error")
 }
 
 // Without KVM, there is nothing to begin again with.
