@@ -3,6 +3,7 @@ package vm
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -12,6 +13,8 @@ const (
 	kept = 256 << 10
 	// maxReaders bounds how many look at one console.
 	maxReaders = 32
+	// deafTime is how long a guest may hear nothing while somebody types more than fits into what lies between them.
+	deafTime = 10 * time.Second
 
 	consoleSocket = "console" // what was kept, then what comes; and back
 	logSocket     = "log"     // what was kept
@@ -26,6 +29,7 @@ type console struct {
 	text    [kept]byte // the last of total bytes, each at its number modulo kept
 	total   int64
 	guest   net.Conn // the last that was watched
+	deaf    time.Duration
 	readers map[*reader]bool
 	over    bool
 	busy    sync.WaitGroup // who watches
@@ -40,7 +44,7 @@ type reader struct {
 }
 
 func openConsole(d *directory) (*console, error) {
-	c := &console{readers: map[*reader]bool{}}
+	c := &console{readers: map[*reader]bool{}, deaf: deafTime}
 	c.news.L = &c.mu
 	for _, name := range []string{consoleSocket, logSocket} {
 		l, err := d.listen(name)
@@ -171,16 +175,19 @@ func (c *console) next(r *reader, to []byte) int {
 	return copy(to[:min(int64(len(to)), till-r.at)], c.text[at:])
 }
 
-// hear brings the guest what a reader types. Who closes the connection has left.
+// hear brings the guest what a reader types. Who closes the connection has left; while the guest hears nothing that can't be known, so that its place is taken then.
 func (c *console) hear(r *reader) {
 	buffer := make([]byte, 4<<10)
 	for {
 		n, err := r.conn.Read(buffer)
 		c.mu.Lock()
-		guest := c.guest
+		guest, deaf := c.guest, c.deaf
 		c.mu.Unlock()
 		if n > 0 && guest != nil {
-			_, _ = guest.Write(buffer[:n]) // a guest that has ended hears nothing
+			_ = guest.SetWriteDeadline(time.Now().Add(deaf))
+			if _, late := guest.Write(buffer[:n]); errors.Is(late, os.ErrDeadlineExceeded) {
+				err = late // a guest that has ended hears nothing, either
+			}
 		}
 		if err != nil {
 			c.leave(r)

@@ -132,6 +132,24 @@ func TestConsoleManyReaders(t *testing.T) {
 	until(t, "all have left", func() bool { return readers() == 0 })
 }
 
+// Who types on and on to a guest that hears nothing, and leaves, takes no place for good.
+func TestConsoleDeafGuest(t *testing.T) {
+	t.Parallel()
+	c, _, path := screenOf(t)
+	c.mu.Lock()
+	c.deaf = 10 * time.Millisecond
+	c.mu.Unlock()
+	conn, err := dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write(make([]byte, 4<<20)); err == nil {
+		t.Error("the guest heard all of it")
+	}
+	until(t, "it has left", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.readers) == 0 })
+}
+
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
