@@ -235,6 +235,10 @@ func (l *lease) order(ctx context.Context, o control.RunOrder, limit time.Durati
 	}()
 	if err := l.line.Send(o); err != nil {
 		l.hangUp() // part of it may be sent
+		select {
+		case <-l.cut: // so that who gave the order finds the run as what it is
+		case <-l.d.life.Done():
+		}
 		return control.RunReport{}, l.runnerGone()
 	}
 	timer := time.NewTimer(limit)

@@ -153,9 +153,13 @@ func (l *lease) close(why string) {
 	close(l.done)
 }
 
-// stranded names the disks of a server that can't be attached again, since their keys forbid it.
+// stranded names the disks of a server that can't be attached again, since their keys forbid it: of those that it has by now.
 func (l *lease) stranded() (list []string) {
-	for _, disk := range l.server.Disks {
+	now, err := l.d.servers.Get(context.Background(), l.c.project, l.server.ID.String())
+	if err != nil {
+		now = l.server
+	}
+	for _, disk := range now.Disks {
 		if v, err := l.d.volumes.Get(context.Background(), l.c.project, disk.ID.String()); err == nil && v.Key != nil {
 			if r := refusal.From(v.Key.May(keystore.Use)); r != nil {
 				list = append(list, fmt.Sprintf("disk %s can't be attached again: %s", v.Name, r.Message))
@@ -167,12 +171,14 @@ func (l *lease) stranded() (list []string) {
 
 // left detaches a disk that the guest has given away after the order to had timed out, and takes it from the server.
 func (l *lease) left(id uuid.UUID) {
-	at := l.disk(id)
-	if at == nil || at.role != control.DataDisk || !l.d.leases.begin() {
+	if !l.d.leases.begin() {
 		return
 	}
 	defer l.d.leases.rest()
-	l.setGone(at)
+	at := l.leaving(id)
+	if at == nil {
+		return
+	}
 	err := l.let(at)
 	if err == nil {
 		_, err = l.run.Left(context.Background(), newRequest(), id)
@@ -181,6 +187,19 @@ func (l *lease) left(id uuid.UUID) {
 		l.d.o.Log.Error("a disk that a guest has given away is the server's still", "server", l.server.Name, "disk", at.a.Name, "err", err)
 	}
 	l.d.recordOwn("server.disk-left", l.c.project, id.String(), err)
+}
+
+// leaving is a data disk that the guest gives away now, nil where it is none, or has gone before: however often a runner says so, that is done and recorded once.
+func (l *lease) leaving(id uuid.UUID) *leased {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, at := range l.disks {
+		if at.a.Disk == id && at.role == control.DataDisk && !at.gone {
+			at.gone = true
+			return at
+		}
+	}
+	return nil
 }
 
 func (l *lease) setGone(at *leased) {

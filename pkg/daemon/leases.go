@@ -23,6 +23,8 @@ type leases struct {
 	all   map[uuid.UUID]*lease // by server
 	disks map[uuid.UUID]*lease // by disk that is attached for it
 	users map[uint32]int
+	// cutOff are the tokens of runs that were ended by force while their runners did not answer, by server: none of those goes on.
+	cutOff map[uuid.UUID]string
 	// working counts what attaches or detaches disks of a run right now. The daemon's stop waits for it, and for nothing else of a lease.
 	working  int
 	rested   *sync.Cond
@@ -30,7 +32,7 @@ type leases struct {
 }
 
 func newLeases() *leases {
-	ls := &leases{all: map[uuid.UUID]*lease{}, disks: map[uuid.UUID]*lease{}, users: map[uint32]int{}}
+	ls := &leases{all: map[uuid.UUID]*lease{}, disks: map[uuid.UUID]*lease{}, users: map[uint32]int{}, cutOff: map[uuid.UUID]string{}}
 	ls.rested = sync.NewCond(&ls.mu)
 	return ls
 }
@@ -150,6 +152,25 @@ func (ls *leases) frees(l *lease, disk uuid.UUID) {
 	if ls.disks[disk] == l {
 		delete(ls.disks, disk)
 	}
+}
+
+// cut has no run with this one's token go on: its guest has heard errors of its disks, and somebody was told that it is switched off.
+func (ls *leases) cut(l *lease) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.cutOff[l.server.ID] = l.token
+}
+
+// mayGoOn refuses a run that was cut. One that begins has the server forget that.
+func (ls *leases) mayGoOn(l *lease, begins bool) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if begins {
+		delete(ls.cutOff, l.server.ID)
+	} else if ls.cutOff[l.server.ID] == l.token {
+		return refusal.New(refusal.Damaged, "switch it off, and start it anew", "its run was ended by force, and its disks were taken from it")
+	}
+	return nil
 }
 
 // lost has the run that had a disk attached forget it, where somebody else has detached it: whoever attaches it next has it for himself.

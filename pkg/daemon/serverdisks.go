@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"nbdcrypt/keystore"
@@ -106,7 +107,7 @@ func (d *Daemon) unplugInVain(l *lease, at *leased) {
 		d.o.Log.Error("a disk that is not the server's is plugged still", "server", l.server.Name, "disk", at.a.Name, "err", err)
 		return // the guest has it until its end
 	}
-	_ = l.takeAway(at, nil)
+	_ = l.takeAway(at, errors.New("the server's record could not be written"))
 }
 
 // serverDetach takes a disk from a server. Where it runs the guest has to give it away first. One that can't be attached again asks (rule A23).

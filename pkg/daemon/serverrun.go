@@ -100,6 +100,9 @@ func explainStart(name string, err error) error {
 
 // attachAll attaches the disks of a run: all that the server has, or those that the run had before.
 func (l *lease) attachAll(c *call, from map[uuid.UUID]*volume.Continues) error {
+	if err := l.d.leases.mayGoOn(l, from == nil); err != nil {
+		return err
+	}
 	disks, err := l.toAttach(from)
 	if err != nil {
 		return err

@@ -124,6 +124,7 @@ func (l *lease) askToStop(ctx context.Context, patience time.Duration, force boo
 	case err == nil || l.isCut(): // it may have ended by itself
 	case force && l.d.life.Err() == nil:
 		warnings = append(warnings, "its disks were taken from it, since its runner did not switch it off: "+refusal.From(err).Message)
+		l.d.leases.cut(l)
 		l.hangUp()
 	default:
 		return nil, err

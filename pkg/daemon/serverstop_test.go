@@ -63,6 +63,22 @@ func TestRuleA23_ServerStopAsksFirst(t *testing.T) {
 	}
 }
 
+// Rule A23: a run that ends by itself tells of a disk that it was given meanwhile too.
+func TestRuleA23_EndTellsOfDisksGivenMeanwhile(t *testing.T) {
+	d, c := farm(t)
+	must(t, d, control.RouteKeyCreate, `{"alias":"own"}`)
+	must(t, d, control.RouteDiskCreate, `{"name":"more","size":1048576,"key":"own"}`)
+	r := runs(t, d, c, "web")
+	if _, err := c.ServerAttach(t.Context(), "web", control.ServerDiskChange{Disk: "more"}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, d, "POST /v1/keys/own/disable", "")
+	_ = r.line.Close()
+	if s := rests(t, d, c, "web"); !strings.Contains(s.Ended, "disk more can't be attached again") {
+		t.Errorf("ended: %s", s.Ended)
+	}
+}
+
 // Anybody with the role may stop anybody's server; the record names both.
 func TestServerStopOfAnother(t *testing.T) {
 	d, c := farm(t)
@@ -88,6 +104,18 @@ func TestRunnerThatDoesNotAnswer(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(s.Warnings, " "), "taken from it") {
 		t.Errorf("%+v, %v", s, err)
 	}
+	rests(t, d, c, "web")
+	// It may come to itself later: what was switched off stays off, and is started by who wants that.
+	_, err = asked(t, c, "web", control.ServerRun{Token: aToken, Continues: r.disks()})
+	code(t, err, refusal.Damaged, "by force")
+	if s := rests(t, d, c, "web"); s.Ended == "" {
+		t.Error("how it ended is forgotten")
+	}
+	again := runs(t, d, c, "web")
+	_ = again.line.Close()
+	rests(t, d, c, "web")
+	again = runs(t, d, c, "web", again.disks()...)
+	_ = again.line.Close()
 	rests(t, d, c, "web")
 }
 
@@ -283,7 +311,10 @@ func TestPlugsThatFail(t *testing.T) {
 	id := r.first.Disks[2].DiskID
 	r.say(control.RunReport{Left: r.first.Disks[0].DiskID}) // no guest gives that away
 	r.say(control.RunReport{Left: "none"})
-	r.say(control.RunReport{Left: id})
+	before := d.recorded(t, "server.disk-left", "ok") + 1
+	for range 50 { // what it says too often is done once
+		r.say(control.RunReport{Left: id})
+	}
 	await(t, "it is the server's no more", func() bool { return len(showServer(t, c, "web").Disks) == 3 })
 	if v, err := c.DiskShow(t.Context(), "web-data-2"); err != nil || v.Status != "available" || v.Server != nil {
 		t.Errorf("%+v, %v", v, err)
@@ -294,6 +325,9 @@ func TestPlugsThatFail(t *testing.T) {
 		t.Error(err)
 	}
 	rests(t, d, c, "web")
+	if n := d.recorded(t, "server.disk-left", "ok"); n != before {
+		t.Errorf("%d records of one disk", n-before+1)
+	}
 }
 
 // A runner that goes while a disk is plugged takes it along.

@@ -143,11 +143,13 @@ func (r *Run) Failing(why string) {
 	r.change(func() { r.status, r.failing = Stopping, why })
 }
 
-// End ends the run, and keeps why in memory.
+// End ends the run, and keeps why in memory. One that came to nothing has no why, and that of the one before it stays.
 func (r *Run) End(why string) {
 	r.change(func() {
 		delete(r.s.runs, r.server.ID)
-		r.s.ended[r.server.ID] = why
+		if why != "" {
+			r.s.ended[r.server.ID] = why
+		}
 	})
 }
 
