@@ -8,6 +8,7 @@ import (
 
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
+	"nbdcrypt/pkg/vm"
 )
 
 func (a *app) serverStop() *cobra.Command {
@@ -39,7 +40,7 @@ Where the key of one of its disks is not usable, so that the server could not be
 			return a.someServers(cmd, stopped, "not stopped", isNow)
 		}),
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 45*time.Second, "how long the guest may take to shut down")
+	cmd.Flags().DurationVar(&timeout, "timeout", vm.DefaultPatience, "how long the guest may take to shut down")
 	cmd.Flags().BoolVar(&force, "force", false, "switch it off at once; what the guest has not flushed is lost")
 	yesFlag(cmd, &yes)
 	return cmd

@@ -193,7 +193,7 @@ func (l *lease) ends(how string) {
 
 // quick is a pace for tests, where nothing is late by itself.
 var quick = pace{
-	firstTry: time.Millisecond, poll: 20 * time.Millisecond, slowPoll: 50 * time.Millisecond, pressAgain: 50 * time.Millisecond, unplug: time.Hour,
+	firstTry: time.Millisecond, poll: 20 * time.Millisecond, slowPoll: 50 * time.Millisecond, patience: time.Hour, pressAgain: 50 * time.Millisecond, unplug: time.Hour,
 	goOn: 20 * time.Millisecond, settle: 50 * time.Millisecond, start: time.Minute, last: 20 * time.Second,
 }
 

@@ -114,7 +114,7 @@ func TestEndsWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	for _, deaf := range []bool{false, true} {
 		d, x, l, c := up(t, func(r *runner) {
-			r.Patience = map[bool]time.Duration{false: time.Hour, true: 100 * time.Millisecond}[deaf]
+			r.patience = map[bool]time.Duration{false: time.Hour, true: 100 * time.Millisecond}[deaf]
 		})
 		d.crash()
 		_ = l.line.Close()

@@ -13,6 +13,7 @@ import (
 // pace is how long things may take, or are left.
 type pace struct {
 	firstTry, poll, slowPoll time.Duration // of the daemon that went
+	patience                 time.Duration // a guest's to shut down when a signal asks for it
 	pressAgain               time.Duration // a guest that is still booting does not hear the first time
 	unplug                   time.Duration // the guest's time to let go of a disk
 	goOn, settle             time.Duration // how often a guest that stands still is told to go on, and when it counts as going
@@ -22,7 +23,7 @@ type pace struct {
 
 var normal = pace{
 	firstTry: 200 * time.Millisecond, poll: time.Second, slowPoll: 10 * time.Second,
-	pressAgain: 15 * time.Second, unplug: 30 * time.Second, goOn: 5 * time.Second, settle: 3 * time.Second,
+	patience: DefaultPatience, pressAgain: 15 * time.Second, unplug: 30 * time.Second, goOn: 5 * time.Second, settle: 3 * time.Second,
 	start: time.Minute, last: 3 * time.Second,
 }
 

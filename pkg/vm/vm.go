@@ -6,7 +6,6 @@
 package vm
 
 import (
-	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -40,8 +39,6 @@ type Options struct {
 	RunDir, RuntimeDir string
 	// Reconnect is how long the daemon may be away.
 	Reconnect time.Duration
-	// Patience is how long a guest may take to shut down when a signal asks for it; DefaultPatience where it is zero.
-	Patience time.Duration
 	// Started is called once, when QEMU runs and the daemon knows; until then whatever goes wrong is what Run returns.
 	Started func(control.Server)
 	// Say tells the user what happens to the server. It must not wait for whoever listens.
@@ -113,5 +110,5 @@ func (r *runner) asked() {
 		return
 	}
 	r.askedBefore = true
-	r.stop(cmp.Or(r.Patience, DefaultPatience))
+	r.stop(r.patience)
 }
