@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"nbdcrypt/pkg/control"
@@ -168,6 +169,13 @@ func (d *Daemon) groupScale(c *call) (any, error) {
 			if err := d.stopMembers(ctx, leaving); err != nil {
 				return nil, err
 			}
+			now, err := d.servers.Leaving(ctx, c.project, g.ID.String(), in.Size)
+			if err == nil {
+				err = agreed(g.Name, leaving, now)
+			}
+			if err != nil {
+				return nil, err
+			}
 			scaled, err := d.servers.Scale(ctx, c.request, c.project, g.ID.String(), in.Size, progress)
 			d.tidySoon()
 			view := groupView(scaled.Group)
@@ -215,6 +223,17 @@ func (d *Daemon) stopMembers(ctx context.Context, leaving []server.Server) error
 	return first
 }
 
+// agreed refuses to delete members that nobody was asked about: another scaling has made them while those that were to go were stopped.
+func agreed(group string, asked, now []server.Server) error {
+	for _, s := range now {
+		if !slices.ContainsFunc(asked, func(other server.Server) bool { return other.ID == s.ID }) {
+			return refusal.New(refusal.Busy, "`nbdcrypt scaling group show "+group+"` shows it as it is now; then try again",
+				"group %s was scaled by somebody else meanwhile: member %s would be deleted too, and none was", group, s.Name)
+		}
+	}
+	return nil
+}
+
 // groupDelete deletes a group with its members, as a job.
 func (d *Daemon) groupDelete(c *call) (any, error) {
 	g, err := d.servers.Group(c.ctx, c.project, c.group())
@@ -237,7 +256,14 @@ func (d *Daemon) groupDelete(c *call) (any, error) {
 			if err := d.stopMembers(ctx, leaving); err != nil {
 				return nil, err
 			}
-			_, err := d.servers.DeleteGroup(ctx, c.request, c.project, g.ID.String(), progress)
+			now, err := d.servers.Leaving(ctx, c.project, g.ID.String(), 0)
+			if err == nil {
+				err = agreed(g.Name, leaving, now)
+			}
+			if err != nil {
+				return nil, err
+			}
+			_, err = d.servers.DeleteGroup(ctx, c.request, c.project, g.ID.String(), progress)
 			d.tidySoon()
 			return nil, err
 		})

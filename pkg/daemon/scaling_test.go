@@ -181,3 +181,40 @@ func TestConfigsThatAreWrong(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
+
+// Who confirmed that some members go deletes no others: not those that somebody makes while the first are stopped.
+func TestScalingDeletesWhatWasConfirmed(t *testing.T) {
+	d, c := farm(t)
+	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 2, Max: 9}); err != nil {
+		t.Fatal(err)
+	}
+	for size, down := range map[int]func() error{
+		3: func() error { return c.GroupDelete(t.Context(), "many", true) },
+		2: func() error { _, err := c.GroupScale(t.Context(), "many", 2, true); return err },
+	} {
+		if _, err := c.GroupScale(t.Context(), "many", 3, true); err != nil {
+			t.Fatal(err)
+		}
+		g, err := c.GroupShow(t.Context(), "many")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := runs(t, d, c, g.Members[2].Name)
+		told, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		r.do(func(control.RunOrder) control.RunReport { close(told); <-goOn; return control.RunReport{} })
+		go func() { ended <- down() }()
+		<-told
+		up, err := c.GroupScale(t.Context(), "many", 5, false)
+		if err != nil || len(up.Made) != 2 {
+			t.Fatalf("%+v, %v", up, err)
+		}
+		close(goOn)
+		code(t, <-ended, refusal.Busy, up.Made[1], "by somebody else")
+		if g, err = c.GroupShow(t.Context(), "many"); err != nil || g.Size != 5 {
+			t.Errorf("down to %d: %+v, %v", size, g, err)
+		}
+	}
+}
