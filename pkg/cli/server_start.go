@@ -17,8 +17,11 @@ type startHow struct {
 	foreground bool
 }
 
-// defaultReconnect is how long a server waits for a daemon that has gone.
-const defaultReconnect = 5 * time.Minute
+// defaultReconnect is how long a server waits for a daemon that has gone; more than maxReconnect QEMU may not take.
+const (
+	defaultReconnect = 5 * time.Minute
+	maxReconnect     = 365 * 24 * time.Hour
+)
 
 func (a *app) serverStart() *cobra.Command {
 	var how startHow
@@ -36,8 +39,8 @@ Several servers are started side by side; one that fails keeps none from startin
 		Args:              severalNames("SERVER"),
 		ValidArgsFunction: a.completeServers,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
-			if how.reconnect < 0 || how.reconnect%time.Second != 0 {
-				return usage(cmd, "--reconnect is in whole seconds, not %v", how.reconnect)
+			if how.reconnect < 0 || how.reconnect > maxReconnect || how.reconnect%time.Second != 0 {
+				return usage(cmd, "--reconnect is in whole seconds, and a year at most, not %v", how.reconnect)
 			}
 			if how.foreground && len(args) > 1 {
 				return usage(cmd, "--foreground is for one server, not %d", len(args))

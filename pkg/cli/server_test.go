@@ -54,7 +54,7 @@ func TestServerFlags(t *testing.T) {
 		"scaling group create n --config c --min -1 --max 2": "--min -1", "scaling group create n --config c --min 0 --max 0": "--max 0",
 		"scaling group scale g many": "not \"many\"", "scaling group scale g -- -1": "not \"-1\"", "scaling group scale g": "N is missing",
 		"server start": "SERVER is missing", "server stop": "SERVER is missing", "server start a a": "a is named twice", "server stop a b a": "a is named twice",
-		"server start a b --foreground": "--foreground is for one server", "server start a --reconnect 1500ms": "whole seconds", "server start a --reconnect -1s": "whole seconds",
+		"server start a b --foreground": "--foreground is for one server", "server start a --reconnect 1500ms": "whole seconds", "server start a --reconnect -1s": "whole seconds", "server start a --reconnect 2562047h": "a year at most",
 		"server stop a --timeout 0s": "more than nothing", "server stop a --timeout 5s --force": "exclude each other",
 		"server attach a": "DISK is missing", "image create n --from-server s --from-disk d": "say what the image is made of", "image create n --from-server s --format raw": "--format is of a file",
 		"image create n --from-server s --sector-size 512": "--sector-size is for a file",
