@@ -44,6 +44,16 @@ func TestKVMThatCannotGoOnAmidWrites(t *testing.T) {
 	x.ends(refusal.Failed, "internal error")
 }
 
+// Disks don't come or go between the end of one QEMU and the next.
+func TestNothingIsPluggedWhileItBeginsAgain(t *testing.T) {
+	r := newRunner(Options{}, "", quick)
+	r.qemu, r.anew = &qemu{}, true
+	r.order(nil, control.RunOrder{ID: 1, Do: control.OrderPlug, Disk: &control.RunDisk{}})
+	if len(r.disks.all) > 0 {
+		t.Error("the next QEMU would have the disk that the one before was to be given")
+	}
+}
+
 // Without KVM, there is nothing to begin again with.
 func TestGuestThatCannotGoOn(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ func (r *runner) order(l *link, o control.RunOrder) {
 	case o.Do == control.OrderKill:
 		r.waiting = append(r.waiting, func(warning string) { tell(warning, nil) })
 		r.switchOff("the guest was switched off")
-	case r.qemu == nil || o.Disk == nil:
+	case r.qemu == nil || r.anew || o.Disk == nil: // what begins again begins on the disks that it had
 		tell("", refusal.New(refusal.Busy, "try again in a moment", "server %s does not run yet", r.server.Name))
 	case o.Do == control.OrderPlug:
 		r.plug(l, *o.Disk, tell)
