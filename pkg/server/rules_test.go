@@ -189,3 +189,16 @@ func TestRuleA36_AnImageIsUnusableWhileItsKeyIs(t *testing.T) {
 	}
 	r.empty()
 }
+
+// Members are linked clones: making one writes none of the image's data again, however many there are.
+func TestMembersCopyNothing(t *testing.T) {
+	r := golden(t)
+	r.group("g", 10)
+	for _, disk := range []string{"g-1-system", "g-10-system"} {
+		space, err := r.volumes.Space(t.Context(), "default", disk)
+		must(t, err)
+		if space.Written != mib || space.Shared != mib {
+			t.Errorf("%s has %d bytes of its own beside %d of the image", disk, space.Written-space.Shared, space.Shared)
+		}
+	}
+}
