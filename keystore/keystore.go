@@ -167,7 +167,7 @@ func (s *Store) update(ctx context.Context, request string, fn func(catalog.Txn)
 
 // decodeJSON reads a record into v, which must take all of it: a field that this build does not know is refused.
 func decodeJSON(key string, b []byte, v any) error {
-	if err := strictJSON(b, v); err != nil {
+	if err := catalog.DecodeStrict(b, v); err != nil {
 		return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, key, err)
 	}
 	return nil

@@ -1,11 +1,8 @@
 package keystore
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/google/uuid"
@@ -164,16 +161,4 @@ type grantRecord struct {
 	Region  string    `json:"region"`
 	By      string    `json:"by"`
 	Created time.Time `json:"created"`
-}
-
-func strictJSON(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("something follows the record")
-	}
-	return nil
 }

@@ -1,12 +1,10 @@
 package access
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/refusal"
@@ -26,14 +24,7 @@ func checkVersion(v int) error {
 
 // parse reads a record, of which every field must be known: an attribute that nobody reads must not look as if it held.
 func parse[R record](name string, b []byte) (rec R, err error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err = d.Decode(&rec); err == nil {
-		if _, end := d.Token(); end != io.EOF {
-			err = errors.New("something follows the record")
-		}
-	}
-	if err == nil {
+	if err = catalog.DecodeStrict(b, &rec); err == nil {
 		err = rec.check(name)
 	}
 	if err != nil {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -136,16 +135,12 @@ func memberKey(group uuid.UUID, number int) string {
 // parse reads a record strictly: an unknown version or field is refused, and what can't be.
 func (k kind[T]) parse(key string, b []byte) (T, error) {
 	var v T
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	err := d.Decode(&v)
+	err := catalog.DecodeStrict(b, &v)
 	h := v.common()
 	switch {
 	case err != nil:
 	case h.Version != recordVersion:
 		err = fmt.Errorf("version %d; this build reads version %d", h.Version, recordVersion)
-	case d.More():
-		err = errors.New("it goes on after its end")
 	case k.key(h.ID) != key:
 		err = fmt.Errorf("it is %s %s", k.word, h.ID)
 	case v.wrong() != "":

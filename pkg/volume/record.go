@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,14 +117,9 @@ func attachmentKey(id uuid.UUID) string { return "attachment/" + id.String() }
 
 // parse reads a record strictly: an unknown version or field is refused.
 func parse(key string, b []byte, v any, version *int) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	err := d.Decode(v)
+	err := catalog.DecodeStrict(b, v)
 	if err == nil && *version != recordVersion {
 		err = fmt.Errorf("version %d; this build reads version %d", *version, recordVersion)
-	}
-	if err == nil && d.More() {
-		err = errors.New("it goes on after its end")
 	}
 	if err != nil {
 		return fmt.Errorf("%w: record %q: %w", catalog.ErrDamaged, key, err)
