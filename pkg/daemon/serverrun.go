@@ -72,7 +72,7 @@ func runOf(in control.ServerRun) (map[uuid.UUID]*volume.Continues, error) {
 // newLease begins a run, and attaches its disks without opening any to anybody. Where it fails it is as if nobody had come.
 func (d *Daemon) newLease(c *call, token string, from map[uuid.UUID]*volume.Continues) (*lease, error) {
 	ctx := context.WithoutCancel(c.ctx)
-	run, err := d.servers.Begin(ctx, c.project, c.http.PathValue("server"))
+	run, err := d.servers.Begin(ctx, c.project, c.server())
 	if err != nil {
 		return nil, err
 	}

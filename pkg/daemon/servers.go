@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"nbdcrypt/keystore"
 	"nbdcrypt/pkg/catalog"
 	"nbdcrypt/pkg/control"
 	"nbdcrypt/pkg/refusal"
 	"nbdcrypt/pkg/server"
 	"nbdcrypt/pkg/volume"
-
-	"github.com/google/uuid"
 )
 
 // serverView is a server as the API shows it.

@@ -265,7 +265,7 @@ func letGo(t catalog.Txn, rec configRecord) error {
 		return err
 	}
 	if name != "" {
-		return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling group delete`", "scaling configuration %s is that of group %s%s", rec.Name, name, more)
+		return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling group delete "+name+"`", "scaling configuration %s is that of group %s%s", rec.Name, name, more)
 	}
 	now, err := configs.get(t, rec.ID)
 	if err != nil {

@@ -66,7 +66,7 @@ func heldImage(r catalog.Reader, image, but uuid.UUID) error {
 	if err != nil || name == "" {
 		return err
 	}
-	return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling config delete`", "the image is that of scaling configuration %s%s", name, more)
+	return refusal.New(refusal.Busy, "delete that first with `nbdcrypt scaling config delete "+name+"`", "the image is that of scaling configuration %s%s", name, more)
 }
 
 // behind is the name of the first of those whose ids stand behind a prefix, but for one, and how many more there are; nothing where there is none.
