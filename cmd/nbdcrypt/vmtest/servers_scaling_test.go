@@ -27,7 +27,7 @@ func TestRuleA35_A32_A22_AGroupOfAnEncryptedServer(t *testing.T) {
 	}
 	consoles := startAll(t, h, names)
 	for i, name := range names {
-		consoles[i].run(fmt.Sprintf("echo 'I am %[1]s' >/root/name; sync; yes 'words of %[1]s' | head -c 65536 | tee /dev/vdb >/dev/vdc; sync", name))
+		consoles[i].run(fmt.Sprintf("echo 'I am %[1]s' >/name; sync; yes 'words of %[1]s' | head -c 65536 | tee /dev/vdb >/dev/vdc; sync", name))
 	}
 	ownKeys(t, h, names)
 	h.do(append([]string{"server", "stop", "--force"}, names[1:]...)...)
@@ -51,7 +51,7 @@ func TestRuleA35_A32_A22_AGroupOfAnEncryptedServer(t *testing.T) {
 	}
 	// What a member wrote is where it wrote it.
 	for i, name := range names {
-		if said := consoles[i].run("cat /root/name; head -c 14 /dev/vdc"); said != "I am "+name+"\nwords of "+name {
+		if said := consoles[i].run("cat /name; head -c 14 /dev/vdc"); said != "I am "+name+"\nwords of "+name {
 			t.Errorf("member %s reads %q", name, said)
 		}
 	}
