@@ -69,11 +69,11 @@ func startFlag(cmd *cobra.Command, start *bool) {
 }
 
 func (a *app) groupScale() *cobra.Command {
-	var yes, start bool
+	var yes, start, force bool
 	cmd := &cobra.Command{
 		Use: "scale GROUP N", Short: "Have a scaling group have N members",
-		Long: `Make members, or delete the newest, until there are N. Numbers are not used again. Members that run and have to go are shut down first; all that go are deleted with their
-disks, which asks first, unless --yes is given.
+		Long: `Make members, or delete the newest, until there are N. Numbers are not used again. Members that run and have to go are shut down first, as 'server stop' does, or with
+--force switched off; all that go are deleted with their disks, which asks first, unless --yes is given.
 
 Whether the keys can be used is looked at before anything is made. Where it fails half-way, the members that this call has made are deleted again, and it says how far it
 was. With --start the new members are started, as 'server start' does; where one can't be started it stays, and the exit code says why.`,
@@ -86,13 +86,19 @@ was. With --start the new members are started, as 'server start' does; where one
 				return usage(cmd, "N is how many members there shall be, not %q", args[1])
 			}
 			return a.scaled(cmd, start, yes, func(ctx context.Context, c *control.Client, yes bool) (control.ScalingGroup, error) {
-				return c.GroupScale(ctx, args[0], n, yes)
+				return c.GroupScale(ctx, args[0], control.GroupScale{Size: n, Force: force}, yes)
 			})
 		}),
 	}
 	yesFlag(cmd, &yes)
 	startFlag(cmd, &start)
+	membersForce(cmd, &force)
 	return cmd
+}
+
+// membersForce is the flag for guests that nobody waits for: they go with their disks.
+func membersForce(cmd *cobra.Command, force *bool) {
+	cmd.Flags().BoolVar(force, "force", false, "switch members that go off at once, instead of shutting them down")
 }
 
 // scaled makes a call that may make members, and starts those where start says so. What could not be started is the error, and all stays.
@@ -172,17 +178,17 @@ func (a *app) groupShow() *cobra.Command {
 }
 
 func (a *app) groupDelete() *cobra.Command {
-	var yes bool
+	var yes, force bool
 	cmd := &cobra.Command{
 		Use: "delete GROUP", Short: "Delete a scaling group with its members",
-		Long: `Delete a scaling group, its members and their disks. Members that run are shut down first. Its configuration stays. Asks first, unless --yes
-is given.`,
-		Example:           "  nbdcrypt scaling group delete shop --yes",
+		Long: `Delete a scaling group, its members and their disks. Members that run are shut down first, as 'server stop' does, or with --force switched off. Its configuration stays.
+Asks first, unless --yes is given.`,
+		Example:           "  nbdcrypt scaling group delete shop --yes\n  nbdcrypt scaling group delete shop --force --yes",
 		Args:              wants("GROUP"),
 		ValidArgsFunction: a.completeGroup,
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			_, err := confirmed(a, cmd, yes, func(ctx context.Context, c *control.Client, yes bool) (struct{}, error) {
-				return struct{}{}, c.GroupDelete(ctx, args[0], yes)
+				return struct{}{}, c.GroupDelete(ctx, args[0], force, yes)
 			})
 			if err == nil {
 				a.say(cmd, "scaling group %s is deleted, with its members", args[0])
@@ -191,6 +197,7 @@ is given.`,
 		}),
 	}
 	yesFlag(cmd, &yes)
+	membersForce(cmd, &force)
 	return cmd
 }
 

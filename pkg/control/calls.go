@@ -15,6 +15,17 @@ func flags(name string, on bool) url.Values {
 	return url.Values{name: {"true"}}
 }
 
+// allFlags is a query with those that are on.
+func allFlags(on map[string]bool) url.Values {
+	query := url.Values{}
+	for name, is := range on {
+		if is {
+			query.Set(name, "true")
+		}
+	}
+	return query
+}
+
 // ask makes a call whose answer is a T.
 func ask[T any](ctx context.Context, c *Client, cl call) (T, error) {
 	var out T

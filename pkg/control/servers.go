@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"net/url"
 	"time"
 )
 
@@ -31,6 +30,9 @@ const (
 
 // QueryKeepDisks is "true" where a server's disks are to outlive it.
 const QueryKeepDisks = "keep_disks"
+
+// QueryForce is "true" where a group's members are switched off instead of shut down.
+const QueryForce = "force"
 
 // The roles of a server's disks.
 const (
@@ -173,9 +175,10 @@ type GroupCreate struct {
 	Max    int    `json:"max"`
 }
 
-// GroupScale asks for a group of Size.
+// GroupScale asks for a group of Size. With Force members that go are switched off instead of shut down.
 type GroupScale struct {
-	Size int `json:"size"`
+	Size  int  `json:"size"`
+	Force bool `json:"force,omitempty"`
 }
 
 // Member is a server of a group.
@@ -293,13 +296,7 @@ func (c *Client) ServerStop(ctx context.Context, server string, how ServerStop, 
 
 // ServerDelete deletes a server, and its disks unless keepDisks; yes confirms it.
 func (c *Client) ServerDelete(ctx context.Context, server string, keepDisks, yes bool) error {
-	query := url.Values{}
-	for name, on := range map[string]bool{QueryYes: yes, QueryKeepDisks: keepDisks} {
-		if on {
-			query.Set(name, "true")
-		}
-	}
-	return c.do(ctx, call{route: RouteServerDelete, name: server, query: query}, nil)
+	return c.do(ctx, call{route: RouteServerDelete, name: server, query: allFlags(map[string]bool{QueryYes: yes, QueryKeepDisks: keepDisks})}, nil)
 }
 
 // ServerAttach gives a server a disk, also while it runs.
@@ -347,12 +344,12 @@ func (c *Client) GroupShow(ctx context.Context, group string) (ScalingGroup, err
 	return ask[ScalingGroup](ctx, c, call{route: RouteGroupShow, name: group})
 }
 
-// GroupScale has a group have size members; yes confirms that members are stopped and deleted.
-func (c *Client) GroupScale(ctx context.Context, group string, size int, yes bool) (ScalingGroup, error) {
-	return ask[ScalingGroup](ctx, c, call{route: RouteGroupScale, name: group, body: GroupScale{size}, query: flags(QueryYes, yes)})
+// GroupScale has a group have to.Size members; yes confirms that members are stopped and deleted.
+func (c *Client) GroupScale(ctx context.Context, group string, to GroupScale, yes bool) (ScalingGroup, error) {
+	return ask[ScalingGroup](ctx, c, call{route: RouteGroupScale, name: group, body: to, query: flags(QueryYes, yes)})
 }
 
-// GroupDelete deletes a group with its members; yes confirms it.
-func (c *Client) GroupDelete(ctx context.Context, group string, yes bool) error {
-	return c.do(ctx, call{route: RouteGroupDelete, name: group, query: flags(QueryYes, yes)}, nil)
+// GroupDelete deletes a group with its members, which force switches off instead of shutting them down; yes confirms it.
+func (c *Client) GroupDelete(ctx context.Context, group string, force, yes bool) error {
+	return c.do(ctx, call{route: RouteGroupDelete, name: group, query: allFlags(map[string]bool{QueryYes: yes, QueryForce: force})}, nil)
 }

@@ -166,7 +166,8 @@ func (d *Daemon) groupScale(c *call) (any, error) {
 	c.about = fmt.Sprint(in.Size)
 	return d.startJob(c, control.Job{Verb: "scaling group scale", Resource: g.Name, Unit: "members"},
 		func(ctx context.Context, progress func(done, total int64)) (any, error) {
-			if err := d.stopMembers(ctx, leaving); err != nil {
+			warnings, err := d.stopMembers(ctx, leaving, in.Force)
+			if err != nil {
 				return nil, err
 			}
 			now, err := d.servers.Leaving(ctx, c.project, g.ID.String(), in.Size)
@@ -179,7 +180,7 @@ func (d *Daemon) groupScale(c *call) (any, error) {
 			scaled, err := d.servers.Scale(ctx, c.request, c.project, g.ID.String(), in.Size, progress)
 			d.tidySoon()
 			view := groupView(scaled.Group)
-			view.Made, view.Deleted = scaled.Made, scaled.Deleted
+			view.Made, view.Deleted, view.Warnings = scaled.Made, scaled.Deleted, append(warnings, view.Warnings...)
 			return view, err
 		})
 }
@@ -197,30 +198,34 @@ func fateOf(leaving []server.Server) string {
 	return fmt.Sprintf("%d members, which are stopped and deleted with their disks: %s", len(leaving), strings.Join(names, ", "))
 }
 
-// stopMembers stops those of a group's members that run and are to go. Their guests get as long as by `server stop`, all at the same time.
-func (d *Daemon) stopMembers(ctx context.Context, leaving []server.Server) error {
+// stopMembers stops those of a group's members that run and are to go. Their guests get as long as by `server stop`, all at the same time; with force, none.
+func (d *Daemon) stopMembers(ctx context.Context, leaving []server.Server, force bool) (warnings []string, first error) {
 	type ended struct {
-		name string
-		err  error
+		name     string
+		warnings []string
+		err      error
 	}
 	stops, running := make(chan ended), 0
 	for _, s := range leaving {
 		if l := d.leases.of(s.ID); l != nil {
 			running++
 			go func() {
-				_, err := l.stop(ctx, stopPatience, false)
-				stops <- ended{s.Name, err}
+				said, err := l.stop(ctx, stopPatience, force)
+				stops <- ended{s.Name, said, err}
 			}()
 		}
 	}
-	var first error
 	for range running {
-		if e := <-stops; e.err != nil && first == nil {
+		e := <-stops
+		for _, said := range e.warnings {
+			warnings = append(warnings, "member "+e.name+": "+said)
+		}
+		if e.err != nil && first == nil {
 			r := refusal.From(e.err)
 			first = refusal.New(r.Code, cmp.Or(r.Hint, "stop it, then scale again"), "member %s could not be stopped, and no member was deleted: %w", e.name, e.err)
 		}
 	}
-	return first
+	return warnings, first
 }
 
 // agreed refuses to delete members that nobody was asked about: another scaling has made them while those that were to go were stopped.
@@ -251,9 +256,10 @@ func (d *Daemon) groupDelete(c *call) (any, error) {
 		}
 		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "group %s will be deleted%s", g.Name, with)
 	}
+	force := c.http.URL.Query().Get(control.QueryForce) == "true"
 	return d.startJob(c, control.Job{Verb: "scaling group delete", Resource: g.Name, Unit: "members"},
 		func(ctx context.Context, progress func(done, total int64)) (any, error) {
-			if err := d.stopMembers(ctx, leaving); err != nil {
+			if _, err := d.stopMembers(ctx, leaving, force); err != nil { // what a guest did not flush goes with its disks
 				return nil, err
 			}
 			now, err := d.servers.Leaving(ctx, c.project, g.ID.String(), 0)

@@ -97,33 +97,33 @@ func TestScalingDownStopsWhoRuns(t *testing.T) {
 	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 1, Max: 4}); err != nil {
 		t.Fatal(err)
 	}
-	g, err := c.GroupScale(t.Context(), "many", 3, false)
+	g, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 3}, false)
 	if err != nil || !slices.Equal(g.Made, []string{"many-2", "many-3"}) || g.Size != 3 {
 		t.Fatalf("%+v, %v", g, err)
 	}
 	for _, size := range []int{0, 5, -1} {
-		_, err := c.GroupScale(t.Context(), "many", size, true)
+		_, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: size}, true)
 		code(t, err, refusal.Usage)
 	}
 	r := runs(t, d, c, "many-3")
-	_, err = c.GroupScale(t.Context(), "many", 1, false)
+	_, err = c.GroupScale(t.Context(), "many", control.GroupScale{Size: 1}, false)
 	code(t, err, refusal.Confirm, "many-2", "many-3 (running)")
-	g, err = c.GroupScale(t.Context(), "many", 1, true)
+	g, err = c.GroupScale(t.Context(), "many", control.GroupScale{Size: 1}, true)
 	if err != nil || g.Size != 1 || len(g.Deleted) != 2 || !slices.Contains(r.told, control.OrderStop) {
 		t.Fatalf("%+v, %v, told %v", g, err, r.told)
 	}
 	if n := deks(); n != 0 {
 		t.Errorf("%d DEKs are in memory", n)
 	}
-	if g, err = c.GroupScale(t.Context(), "many", 2, false); err != nil || !slices.Equal(membersIn(g), []string{"many-1", "many-4"}) {
+	if g, err = c.GroupScale(t.Context(), "many", control.GroupScale{Size: 2}, false); err != nil || !slices.Equal(membersIn(g), []string{"many-1", "many-4"}) {
 		t.Errorf("%+v, %v", g, err)
 	}
 	err = c.ConfigDelete(t.Context(), "small", true)
 	code(t, err, refusal.Busy, "many")
 	code(t, c.ImageDelete(t.Context(), "small", false), refusal.Busy, "small")
 	runs(t, d, c, "many-1")
-	code(t, c.GroupDelete(t.Context(), "many", false), refusal.Confirm, "many-1 (running)", "many-4")
-	if err := c.GroupDelete(t.Context(), "many", true); err != nil {
+	code(t, c.GroupDelete(t.Context(), "many", false, false), refusal.Confirm, "many-1 (running)", "many-4")
+	if err := c.GroupDelete(t.Context(), "many", false, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.ConfigDelete(t.Context(), "small", true); err != nil {
@@ -150,7 +150,7 @@ func TestRuleA36_PreflightOfGroups(t *testing.T) {
 	}
 	for _, key := range []string{"a", "b", "c"} {
 		must(t, d, "POST /v1/keys/"+key+"/disable", "")
-		_, err := c.GroupScale(t.Context(), "many", 3, false)
+		_, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 3}, false)
 		code(t, err, refusal.KeyForbids, "Disabled", key)
 		_, err = c.GroupCreate(t.Context(), control.GroupCreate{Name: "more", Config: "small", Min: 1, Max: 4})
 		code(t, err, refusal.KeyForbids, "Disabled", key)
@@ -192,10 +192,13 @@ func TestScalingDeletesWhatWasConfirmed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for size, down := range map[int]func() error{
-		3: func() error { return c.GroupDelete(t.Context(), "many", true) },
-		2: func() error { _, err := c.GroupScale(t.Context(), "many", 2, true); return err },
+		3: func() error { return c.GroupDelete(t.Context(), "many", false, true) },
+		2: func() error {
+			_, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 2}, true)
+			return err
+		},
 	} {
-		if _, err := c.GroupScale(t.Context(), "many", 3, true); err != nil {
+		if _, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 3}, true); err != nil {
 			t.Fatal(err)
 		}
 		g, err := c.GroupShow(t.Context(), "many")
@@ -207,7 +210,7 @@ func TestScalingDeletesWhatWasConfirmed(t *testing.T) {
 		r.do(func(control.RunOrder) control.RunReport { close(told); <-goOn; return control.RunReport{} })
 		go func() { ended <- down() }()
 		<-told
-		up, err := c.GroupScale(t.Context(), "many", 5, false)
+		up, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 5}, false)
 		if err != nil || len(up.Made) != 2 {
 			t.Fatalf("%+v, %v", up, err)
 		}
@@ -215,6 +218,36 @@ func TestScalingDeletesWhatWasConfirmed(t *testing.T) {
 		code(t, <-ended, refusal.Busy, up.Made[1], "by somebody else")
 		if g, err = c.GroupShow(t.Context(), "many"); err != nil || g.Size != 5 {
 			t.Errorf("down to %d: %+v, %v", size, g, err)
+		}
+	}
+}
+
+// A group whose members' guests are deaf gets smaller, and goes, with force: they are switched off, not asked.
+func TestScalingSwitchesOff(t *testing.T) {
+	d, c := farm(t)
+	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 1, Max: 4}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 2}, false); err != nil {
+		t.Fatal(err)
+	}
+	one, two := runs(t, d, c, "many-1"), runs(t, d, c, "many-2")
+	two.do(func(control.RunOrder) control.RunReport {
+		return control.RunReport{Warning: "the kernel kept it a while"}
+	})
+	g, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 1, Force: true}, true)
+	if err != nil || !slices.Equal(g.Deleted, []string{"many-2"}) || !slices.Equal(g.Warnings, []string{"member many-2: the kernel kept it a while"}) {
+		t.Errorf("%+v, %v", g, err)
+	}
+	if err := c.GroupDelete(t.Context(), "many", true, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*runner{one, two} {
+		if <-r.ended; !slices.Equal(r.told, []string{control.OrderKill}) {
+			t.Errorf("told %v", r.told)
 		}
 	}
 }
