@@ -57,6 +57,7 @@ are as their image is. What was copied out of here before, such as an exported b
 				return err
 			}
 			r.Failed = control.List(r.Failed)
+			a.warn(cmd, r.Warnings)
 			if err := a.result(cmd, r, func(w io.Writer) { printRewrapped(w, r) }); err != nil {
 				return err
 			}

@@ -45,6 +45,7 @@ type Rewrapped struct {
 	Uses      int            `json:"uses"`
 	Rewrapped int            `json:"rewrapped"`
 	Failed    []RewrapFailed `json:"failed"`
+	Warnings  []string       `json:"warnings,omitempty"`
 }
 
 // RewrapFailed is something that stayed as it was, and why.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"nbdcrypt/keystore"
@@ -75,8 +76,23 @@ func (d *Daemon) keyRewrap(c *call) (any, error) {
 		func(ctx context.Context, progress func(done, total int64)) (any, error) {
 			r := control.Rewrapped{Key: from.Alias, To: to.Alias, Version: to.Version, Uses: len(uses), Disks: disksAmong(uses), Failed: []control.RewrapFailed{}}
 			err := d.rewrapAll(ctx, c, from, to, uses, &r, progress)
+			if err == nil {
+				r.Warnings, err = d.configsLeft(ctx, c.project, from, to)
+			}
 			return r, err
 		})
+}
+
+// configsLeft says which scaling configurations go on naming a key that all else has left. Their system disks have followed their images.
+func (d *Daemon) configsLeft(ctx context.Context, project string, from, to keystore.Info) (warnings []string, err error) {
+	if from.ID == to.ID {
+		return nil, nil
+	}
+	left, err := d.configUses(ctx, project, from.ID)
+	for _, u := range left {
+		warnings = append(warnings, fmt.Sprintf("scaling configuration %s names key %s still, and makes data disks under it; a configuration never changes: `nbdcrypt scaling config create` makes another", u.Name, from.Alias))
+	}
+	return warnings, err
 }
 
 func disksAmong(uses []control.KeyUse) (n int) {

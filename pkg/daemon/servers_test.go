@@ -196,8 +196,14 @@ func TestRuleC7_ScalingConfigs(t *testing.T) {
 	job := d.ended(t, mustAsk[control.Job](t, d, control.RouteKeyRewrap, "c", `{"to":"b"}`))
 	var r control.Rewrapped
 	text, _ := json.Marshal(job.Result)
-	if err := json.Unmarshal(text, &r); err != nil || r.Rewrapped != 1 || len(r.Failed) != 0 {
+	if err := json.Unmarshal(text, &r); err != nil || r.Rewrapped != 1 || len(r.Failed) != 0 || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "small names key c still") {
 		t.Errorf("%+v", job)
+	}
+	for key, to := range map[string]string{"b": `{}`, "a": `{"to":"b"}`} { // its own newest version; the system disk's, which follows the image
+		job = d.ended(t, mustAsk[control.Job](t, d, control.RouteKeyRewrap, key, to))
+		if text, _ := json.Marshal(job.Result); job.Error != nil || strings.Contains(string(text), "warnings") {
+			t.Errorf("%s to %s: %s, %+v", key, to, text, job.Error)
+		}
 	}
 	if got := usesOfKey(t, d, "c"); !slices.Equal(got, []string{"scaling-config small false"}) {
 		t.Errorf("still under c: %v", got)
