@@ -241,16 +241,23 @@ func (l *lease) order(ctx context.Context, o control.RunOrder, limit time.Durati
 		}
 		return control.RunReport{}, l.runnerGone()
 	}
+	return l.answer(ctx, answer, limit)
+}
+
+// answer waits for what the runner answers to an order. One that it gave before its line ended is an answer.
+func (l *lease) answer(ctx context.Context, answer <-chan control.RunReport, limit time.Duration) (control.RunReport, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case in := <-answer:
-		if in.Warning = fit(in.Warning); in.Error != nil {
-			return in, in.Error.Refusal()
-		}
-		return in, nil
+		return answerOf(in)
 	case <-l.cut:
-		return control.RunReport{}, l.runnerGone()
+		select {
+		case in := <-answer:
+			return answerOf(in)
+		default:
+			return control.RunReport{}, l.runnerGone()
+		}
 	case <-l.d.life.Done():
 		return control.RunReport{}, errStopping()
 	case <-ctx.Done():
@@ -259,6 +266,13 @@ func (l *lease) order(ctx context.Context, o control.RunOrder, limit time.Durati
 		return control.RunReport{}, refusal.New(refusal.Failed, fmt.Sprintf("`nbdcrypt server stop --force %s` switches it off", l.server.Name),
 			"the runner of server %s did not answer within %v", l.server.Name, limit)
 	}
+}
+
+func answerOf(in control.RunReport) (control.RunReport, error) {
+	if in.Warning = fit(in.Warning); in.Error != nil {
+		return in, in.Error.Refusal()
+	}
+	return in, nil
 }
 
 func (l *lease) runnerGone() error {

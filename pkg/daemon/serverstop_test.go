@@ -44,6 +44,20 @@ func TestServerStop(t *testing.T) {
 	}
 }
 
+// A runner that answers an order and has gone has answered it.
+func TestAnswerBeforeTheEnd(t *testing.T) {
+	d := start(t)
+	l := &lease{d: d, cut: make(chan struct{})}
+	close(l.cut)
+	for range 100 {
+		answer := make(chan control.RunReport, 1)
+		answer <- control.RunReport{Warning: "it was switched off"}
+		if in, err := l.answer(t.Context(), answer, time.Minute); err != nil || in.Warning != "it was switched off" {
+			t.Fatalf("%+v, %v", in, err)
+		}
+	}
+}
+
 // Rule A23: a server whose disk has a key that can't be used any more is stopped once that was confirmed; its guest is not even asked before.
 func TestRuleA23_ServerStopAsksFirst(t *testing.T) {
 	d, c := farm(t)
