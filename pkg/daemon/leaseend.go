@@ -229,6 +229,11 @@ func (l *lease) ended(limit time.Duration) error {
 	case <-l.done:
 		return nil
 	case <-tried:
+		select {
+		case <-l.done: // the next try went well
+			return nil
+		default:
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		r := refusal.From(l.failed)

@@ -98,13 +98,27 @@ func (c *Client) Do(ctx context.Context, command string, args, out any) error {
 	if err := c.send(ctx, append(text, '\n')); err != nil {
 		return fmt.Errorf("qmp: %s: %w", command, err)
 	}
+	m, err := c.await(ctx, answer)
+	if err != nil {
+		return fmt.Errorf("qmp: %s: %w", command, err)
+	}
+	return m.result(command, out)
+}
+
+// await waits for what QEMU answers. What it said before it was gone, as to quit, is an answer.
+func (c *Client) await(ctx context.Context, answer <-chan message) (message, error) {
 	select {
 	case m := <-answer:
-		return m.result(command, out)
+		return m, nil
 	case <-c.gone:
-		return fmt.Errorf("qmp: %s: %w", command, c.err)
+		select {
+		case m := <-answer:
+			return m, nil
+		default:
+			return message{}, c.err
+		}
 	case <-ctx.Done():
-		return fmt.Errorf("qmp: %s: QEMU does not answer: %w", command, ctx.Err())
+		return message{}, fmt.Errorf("QEMU does not answer: %w", ctx.Err())
 	}
 }
 

@@ -173,3 +173,19 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// QEMU answers its last command and is gone: that was an answer.
+func TestLastAnswer(t *testing.T) {
+	c := &Client{gone: make(chan struct{}), err: errors.New("gone")}
+	close(c.gone)
+	for range 100 {
+		answer := make(chan message, 1)
+		answer <- message{}
+		if _, err := c.await(t.Context(), answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.await(t.Context(), nil); err == nil {
+		t.Error("an answer of nobody's")
+	}
+}
