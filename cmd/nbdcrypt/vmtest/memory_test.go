@@ -57,7 +57,7 @@ func TestMemoryLimit(t *testing.T) {
 		r := verifyLoad(t, m, plan+" ", target, acks)
 		tally(t, "OOM kill of the daemon under 64 clients", 1, r.Promised, r.Lost)
 		m.Run(`nbdcrypt detach ` + disk + `; nbdcrypt disk delete ` + disk + ` --yes; nbdcrypt check
-			kill $(cat /run/daemon.pid); while kill -0 $(cat /run/daemon.pid) 2>/dev/null; do sleep 0.05; done`)
+			` + stopDaemon)
 	}
 }
 
