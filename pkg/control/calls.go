@@ -9,10 +9,7 @@ import (
 
 // flags makes the query of the switches that are on.
 func flags(name string, on bool) url.Values {
-	if !on {
-		return nil
-	}
-	return url.Values{name: {"true"}}
+	return allFlags(map[string]bool{name: on})
 }
 
 // allFlags is a query with those that are on.

@@ -61,10 +61,13 @@ func (c *call) disk() string { return cmp.Or(c.onlyDisk, c.http.PathValue("disk"
 func (c *call) key() string { return cmp.Or(c.onlyKey, c.http.PathValue("key")) }
 
 // yes tells whether the caller has confirmed.
-func (c *call) yes() bool { return c.http.URL.Query().Get(control.QueryYes) == "true" }
+func (c *call) yes() bool { return c.flag(control.QueryYes) }
+
+// flag tells whether the query has one that is on.
+func (c *call) flag(name string) bool { return c.http.URL.Query().Get(name) == "true" }
 
 // asks tells whether the caller only wants to know if a detach would be refused.
-func (c *call) asks() bool { return c.http.URL.Query().Get(control.QueryAsk) == "true" }
+func (c *call) asks() bool { return c.flag(control.QueryAsk) }
 
 // peerKey is where a connection's context keeps who is at its other end.
 type peerKey struct{}

@@ -20,7 +20,7 @@ func (d *Daemon) openAttests(context.Context) (err error) {
 }
 
 // attest tells whether the caller waits for the search.
-func (c *call) attest() bool { return c.http.URL.Query().Get(control.QueryAttest) == "true" }
+func (c *call) attest() bool { return c.flag(control.QueryAttest) }
 
 // wipe is a call that has the keys of a disk wiped, and the search for their traces that follows.
 type wipe struct {

@@ -114,7 +114,7 @@ func (d *Daemon) diskList(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	brief := c.http.URL.Query().Get(control.QueryBrief) == "true"
+	brief := c.flag(control.QueryBrief)
 	return control.Stream(func(next func(any) error) error {
 		return d.volumes.List(c.ctx, c.project, !brief, func(v volume.Disk) error {
 			key := ""

@@ -83,14 +83,14 @@ func (d *Daemon) keyRewrap(c *call) (any, error) {
 		})
 }
 
-// configsLeft says which scaling configurations go on naming a key that all else has left. Their system disks have followed their images.
+// configsLeft says which scaling configurations go on making disks under a key: data disks, and system disks of an image that stayed under it.
 func (d *Daemon) configsLeft(ctx context.Context, project string, from, to keystore.Info) (warnings []string, err error) {
 	if from.ID == to.ID {
 		return nil, nil
 	}
 	left, err := d.configUses(ctx, project, from.ID)
 	for _, u := range left {
-		warnings = append(warnings, fmt.Sprintf("scaling configuration %s names key %s still, and makes data disks under it; a configuration never changes: `nbdcrypt scaling config create` makes another", u.Name, from.Alias))
+		warnings = append(warnings, fmt.Sprintf("scaling configuration %s names key %s still, and makes disks under it; a configuration never changes: `nbdcrypt scaling config create` makes another", u.Name, from.Alias))
 	}
 	return warnings, err
 }

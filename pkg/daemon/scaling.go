@@ -166,14 +166,7 @@ func (d *Daemon) groupScale(c *call) (any, error) {
 	c.about = fmt.Sprint(in.Size)
 	return d.startJob(c, control.Job{Verb: "scaling group scale", Resource: g.Name, Unit: "members"},
 		func(ctx context.Context, progress func(done, total int64)) (any, error) {
-			warnings, err := d.stopMembers(ctx, leaving, in.Force)
-			if err != nil {
-				return nil, err
-			}
-			now, err := d.servers.Leaving(ctx, c.project, g.ID.String(), in.Size)
-			if err == nil {
-				err = agreed(g.Name, leaving, now)
-			}
+			warnings, err := d.stopLeaving(ctx, g, leaving, in.Size, in.Force)
 			if err != nil {
 				return nil, err
 			}
@@ -196,6 +189,18 @@ func fateOf(leaving []server.Server) string {
 		names = append(names, name)
 	}
 	return fmt.Sprintf("%d members, which are stopped and deleted with their disks: %s", len(leaving), strings.Join(names, ", "))
+}
+
+// stopLeaving stops those that a group of size members has too many, which somebody agreed to; others may be too many by then.
+func (d *Daemon) stopLeaving(ctx context.Context, g server.Group, asked []server.Server, size int, force bool) (warnings []string, err error) {
+	if warnings, err = d.stopMembers(ctx, asked, force); err != nil {
+		return nil, err
+	}
+	now, err := d.servers.Leaving(ctx, g.Project, g.ID.String(), size)
+	if err == nil {
+		err = agreed(g.Name, asked, now)
+	}
+	return warnings, err
 }
 
 // stopMembers stops those of a group's members that run and are to go. Their guests get as long as by `server stop`, all at the same time; with force, none.
@@ -225,6 +230,7 @@ func (d *Daemon) stopMembers(ctx context.Context, leaving []server.Server, force
 			first = refusal.New(r.Code, cmp.Or(r.Hint, "stop it, then scale again"), "member %s could not be stopped, and no member was deleted: %w", e.name, e.err)
 		}
 	}
+	slices.Sort(warnings) // whoever ended first
 	return warnings, first
 }
 
@@ -245,7 +251,7 @@ func (d *Daemon) groupDelete(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	leaving, err := d.membersOf(c, g)
+	leaving, err := d.servers.Leaving(c.ctx, c.project, g.ID.String(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -256,37 +262,16 @@ func (d *Daemon) groupDelete(c *call) (any, error) {
 		}
 		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "group %s will be deleted%s", g.Name, with)
 	}
-	force := c.http.URL.Query().Get(control.QueryForce) == "true"
+	force := c.flag(control.QueryForce)
 	return d.startJob(c, control.Job{Verb: "scaling group delete", Resource: g.Name, Unit: "members"},
 		func(ctx context.Context, progress func(done, total int64)) (any, error) {
-			if _, err := d.stopMembers(ctx, leaving, force); err != nil { // what a guest did not flush goes with its disks
+			if _, err := d.stopLeaving(ctx, g, leaving, 0, force); err != nil { // what a guest did not flush goes with its disks
 				return nil, err
 			}
-			now, err := d.servers.Leaving(ctx, c.project, g.ID.String(), 0)
-			if err == nil {
-				err = agreed(g.Name, leaving, now)
-			}
-			if err != nil {
-				return nil, err
-			}
-			_, err = d.servers.DeleteGroup(ctx, c.request, c.project, g.ID.String(), progress)
+			_, err := d.servers.DeleteGroup(ctx, c.request, c.project, g.ID.String(), progress)
 			d.tidySoon()
 			return nil, err
 		})
-}
-
-func (d *Daemon) membersOf(c *call, g server.Group) (list []server.Server, err error) {
-	for _, m := range g.Members {
-		s, err := d.servers.Get(c.ctx, c.project, m.ID.String())
-		if refusal.CodeOf(err) == refusal.NotFound {
-			continue // it went meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, s)
-	}
-	return list, nil
 }
 
 // configKind is what `key uses` calls a scaling configuration.

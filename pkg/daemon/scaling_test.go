@@ -11,6 +11,17 @@ import (
 	"nbdcrypt/pkg/refusal"
 )
 
+// many is a group of servers like web.
+func many(t *testing.T, c *control.Client, atLeast, atMost int) {
+	t.Helper()
+	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: atLeast, Max: atMost}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func membersIn(g control.ScalingGroup) (list []string) {
 	for _, m := range g.Members {
 		list = append(list, m.Name)
@@ -91,12 +102,7 @@ func scan(t *testing.T, d *Daemon, prefix string) (values []string) {
 // A group that gets smaller stops and deletes its newest members, once that was confirmed; numbers are not used again.
 func TestScalingDownStopsWhoRuns(t *testing.T) {
 	d, c := farm(t)
-	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 1, Max: 4}); err != nil {
-		t.Fatal(err)
-	}
+	many(t, c, 1, 4)
 	g, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 3}, false)
 	if err != nil || !slices.Equal(g.Made, []string{"many-2", "many-3"}) || g.Size != 3 {
 		t.Fatalf("%+v, %v", g, err)
@@ -142,12 +148,7 @@ func TestScalingDownStopsWhoRuns(t *testing.T) {
 // TestRuleA36_PreflightOfGroups: a key of a configuration that can't be used is told before anything is made: the disk, the key and its state.
 func TestRuleA36_PreflightOfGroups(t *testing.T) {
 	d, c := farm(t)
-	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 1, Max: 4}); err != nil {
-		t.Fatal(err)
-	}
+	many(t, c, 1, 4)
 	for _, key := range []string{"a", "b", "c"} {
 		must(t, d, "POST /v1/keys/"+key+"/disable", "")
 		_, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 3}, false)
@@ -185,12 +186,7 @@ func TestConfigsThatAreWrong(t *testing.T) {
 // Who confirmed that some members go deletes no others: not those that somebody makes while the first are stopped.
 func TestScalingDeletesWhatWasConfirmed(t *testing.T) {
 	d, c := farm(t)
-	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 2, Max: 9}); err != nil {
-		t.Fatal(err)
-	}
+	many(t, c, 2, 9)
 	for size, down := range map[int]func() error{
 		3: func() error { return c.GroupDelete(t.Context(), "many", false, true) },
 		2: func() error {
@@ -225,12 +221,7 @@ func TestScalingDeletesWhatWasConfirmed(t *testing.T) {
 // A group whose members' guests are deaf gets smaller, and goes, with force: they are switched off, not asked.
 func TestScalingSwitchesOff(t *testing.T) {
 	d, c := farm(t)
-	if _, err := c.ConfigCreate(t.Context(), control.ConfigCreate{Name: "small", Server: "web"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.GroupCreate(t.Context(), control.GroupCreate{Name: "many", Config: "small", Min: 1, Max: 4}); err != nil {
-		t.Fatal(err)
-	}
+	many(t, c, 1, 4)
 	if _, err := c.GroupScale(t.Context(), "many", control.GroupScale{Size: 2}, false); err != nil {
 		t.Fatal(err)
 	}

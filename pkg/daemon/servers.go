@@ -186,7 +186,7 @@ func (d *Daemon) serverDelete(c *call) (any, error) {
 	if err := mayDelete(s); err != nil {
 		return nil, err
 	}
-	keep := c.http.URL.Query().Get(control.QueryKeepDisks) == "true"
+	keep := c.flag(control.QueryKeepDisks)
 	if !c.yes() {
 		return nil, refusal.New(refusal.Confirm, "repeat it with --yes to do it", "server %s will be deleted%s", s.Name, fate(s, keep))
 	}

@@ -35,7 +35,7 @@ func (d *Daemon) status(c *call) (any, error) {
 	if all != nil {
 		s.Warnings = []string{}
 	}
-	if c.http.URL.Query().Get(control.QueryKeys) == "true" {
+	if c.flag(control.QueryKeys) {
 		if all != nil {
 			return nil, all
 		}

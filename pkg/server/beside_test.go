@@ -18,7 +18,7 @@ func TestADiskThatIsTakenFromAMemberStays(t *testing.T) {
 		var wg sync.WaitGroup
 		var detached, deleted error
 		wg.Go(func() {
-			time.Sleep(time.Duration(i) * 2 * time.Microsecond)
+			time.Sleep(time.Duration(i) * 2 * time.Microsecond) // each round begins it elsewhere in the other; nothing is waited for
 			_, detached = r.DetachDisk(t.Context(), "take "+name, "default", name+"-1", disk)
 		})
 		wg.Go(func() { _, deleted = r.DeleteGroup(t.Context(), "delete "+name, "default", name, nil) })

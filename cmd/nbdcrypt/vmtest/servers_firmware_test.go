@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"nbdcrypt/pkg/control"
@@ -142,9 +141,7 @@ func TestServerOfOneSector(t *testing.T) {
 // by the power switch.
 func TestServerOnAFullPool(t *testing.T) {
 	t.Parallel()
-	pool := t.TempDir()
-	check(t, syscall.Mount("tmpfs", pool, "tmpfs", 0, "size=96M,mode=0700"))
-	t.Cleanup(func() { check(t, syscall.Unmount(pool, 0)) })
+	pool := smallPool(t, "96M")
 	h := newHost(t, "--pool", pool)
 	bootImage(t, h, "one", "these are the words of one\n")
 	h.do("server", "create", "s1", "--image", "one", "--memory", "64M", "--system-size", "4G", "--network", "none")

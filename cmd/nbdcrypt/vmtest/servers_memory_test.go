@@ -41,9 +41,7 @@ func TestServerWithoutMemory(t *testing.T) {
 // A scaling that runs out of room makes nothing, says how far it was, and goes through once there is room.
 func TestScalingWithoutRoom(t *testing.T) {
 	t.Parallel()
-	pool := t.TempDir()
-	check(t, syscall.Mount("tmpfs", pool, "tmpfs", 0, "size=100M,mode=0700"))
-	t.Cleanup(func() { check(t, syscall.Unmount(pool, 0)) })
+	pool := smallPool(t, "100M")
 	h := newHost(t, "--pool", pool)
 	smallImage(t, h)
 	h.do("scaling", "config", "create", "config", "--from-image", "small", "--data-disk", "size=1M,key=servers")
@@ -63,6 +61,15 @@ func TestScalingWithoutRoom(t *testing.T) {
 		t.Errorf("with room the group has %d", group.Size)
 	}
 	h.do("check")
+}
+
+// smallPool is a directory with a file system of its own, of that size.
+func smallPool(t *testing.T, size string) string {
+	t.Helper()
+	pool := t.TempDir()
+	check(t, syscall.Mount("tmpfs", pool, "tmpfs", 0, "size="+size+",mode=0700"))
+	t.Cleanup(func() { check(t, syscall.Unmount(pool, 0)) })
+	return pool
 }
 
 // fill leaves as much room in a file system as said.
