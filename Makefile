@@ -60,7 +60,7 @@ style: ## gofmt and go vet, which also holds assembly against its declarations
 # the first time was with the disk's.
 # What runs side by side goes through the race detector too: not ciphers, which share nothing, not the scripts over the whole program, whose
 # daemon is that of pkg/daemon, and not the long tests that do one thing after the other.
-ONEBYONE := PowerCuts|PowerGoes|AnyHistory|DeepStacks|EveryRoleAt|EveryVerbLeaves|AtMost250Versions|DamagedRecordTakes|DamagedLogIs|MetricsRights
+ONEBYONE := PowerCuts|PowerGoes|AnyHistory|DeepStacks|EveryRoleAt|EveryVerbLeaves|AtMost250Versions|DamagedRecordTakes|DamagedLogIs|MetricsRights|LostAnswers|FlippedBitInCatalog|TruncatedCatalog
 unit: ## the tests that need nothing but Go, then those of what runs side by side under the race detector (which needs gcc)
 	go test -json -p $(ATONCE) ./... | $(TESTLOG) $(LISTS)/unit.json
 	@memory=$${TMPDIR:-/tmp}; probe=$$(mktemp -p /dev/shm 2>/dev/null || true); \
