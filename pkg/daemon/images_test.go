@@ -106,10 +106,14 @@ func TestRuleA33_AnUploadIsInNoFile(t *testing.T) {
 func noneLeft(t *testing.T, o Options, c *control.Client) {
 	t.Helper()
 	list, err := c.ImageList(t.Context())
-	left, _ := filepath.Glob(filepath.Join(o.Pool, "*"))
-	if err != nil || len(list) != 0 || len(left) != 0 {
+	if left := filesIn(o); err != nil || len(list) != 0 || len(left) != 0 {
 		t.Errorf("%+v and the files %q are left: %v", list, left, err)
 	}
+}
+
+func filesIn(o Options) []string {
+	left, _ := filepath.Glob(filepath.Join(o.Pool, "*")) // the pattern is one
+	return left
 }
 
 // What breaks off, does not fit or is refused leaves nothing.
@@ -128,13 +132,10 @@ func TestAnUploadThatBreaksOff(t *testing.T) {
 		if err == nil || errors.Is(err, gone) != (name == "sender fails") {
 			t.Errorf("%s: %v", name, err)
 		}
-		for range 3000 { // the daemon may still be taking it back from a sender who has gone
-			if list, _ := c.ImageList(t.Context()); len(list) == 0 {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		noneLeft(t, o, c)
+		await(t, "the daemon has taken back what somebody sent who has gone", func() bool {
+			list, err := c.ImageList(t.Context())
+			return err == nil && len(list) == 0 && len(filesIn(o)) == 0
+		})
 	}
 	for name, upload := range map[string]control.ImageUpload{
 		"a name":        {Name: "not/a name", Size: 512},
